@@ -1,0 +1,1 @@
+"""Alembic environment of our tables; the revisions are in `orchestrator/revisions`."""

@@ -23,7 +23,19 @@ from orchestrator.errors import StorageError
 
 DEFAULT_URL = "sqlite:///runs/spikebench.db"
 URL_VARIABLE = "SPIKEBENCH_STORAGE"
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "fuse.sshfs", "glusterfs", "ceph", "gpfs"}
+NETWORK_FILE_SYSTEMS = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "lustre",
+    "beegfs",
+    "fuse.sshfs",
+    "glusterfs",
+    "ceph",
+    "gpfs",
+}
 SCHEMA_LOCK = 0x5B1CEBE4C  # key of the advisory lock under which tables are created
 
 T = TypeVar("T")
@@ -157,7 +169,8 @@ def is_transient(error: DBAPIError) -> bool:
         return state[:2] in {"08", "40", "53", "57"}
     words = str(error.orig).lower()
     return isinstance(error, OperationalError) and not any(
-        final in words for final in ("no such table", "no such column", "readonly", "unable to open", "malformed", "not a database")
+        final in words
+        for final in ("no such table", "no such column", "readonly", "unable to open", "malformed", "not a database")
     )
 
 
@@ -247,10 +260,14 @@ def _parse(url: str) -> URL:
 
 def _check_file(parsed: URL, create: bool) -> None:
     if parsed.database in (None, "", ":memory:"):
-        raise StorageError("an in-memory SQLite database cannot be shared by processes: give a file, sqlite:///runs/name.db")
+        raise StorageError(
+            "an in-memory SQLite database cannot be shared by processes: give a file, sqlite:///runs/name.db"
+        )
     path = Path(str(parsed.database))
     if not create and not path.exists():
-        raise StorageError(f"no database at {path.resolve()}: run a search first, or give --storage / set {URL_VARIABLE}")
+        raise StorageError(
+            f"no database at {path.resolve()}: run a search first, or give --storage / set {URL_VARIABLE}"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

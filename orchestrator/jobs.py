@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import CursorResult, Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.database import Database, database_now
 from orchestrator.errors import LeaseLostError
+from orchestrator.provenance import Provenance
 from orchestrator.tables import (
     AttemptRow,
     CheckpointRow,
     EndReason,
+    EnvironmentRow,
     EpochRow,
     JobRow,
     JobState,
     MetricRow,
-    ProvenanceRow,
     WorkerRow,
 )
 from trainers.protocol import EpochReport, SavedCheckpoint, Verdict
 
-if TYPE_CHECKING:
-    from orchestrator.provenance import Provenance
 
 LEASE_SECONDS = 60.0
-RETRIES = {EndReason.OOM: 2, EndReason.CRASH: 2, EndReason.HANG: 2}  # other failures repeat themselves: they end the trial
+RETRIES = {
+    EndReason.OOM: 2,
+    EndReason.CRASH: 2,
+    EndReason.HANG: 2,
+}  # other failures repeat themselves: they end the trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,25 @@ class Claim:
     run_dir: Path
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptStart:
+    """What an attempt runs on.
+
+    Args:
+        pid: process id of the trial process.
+        log_path: file with everything it prints.
+        resumed_epoch: epochs that the checkpoint it went on from had completed; 0 for a fresh start.
+        neuron_backend: kernel the neurons run on.
+        provenance: code, packages and device.
+    """
+
+    pid: int
+    log_path: Path
+    resumed_epoch: int
+    neuron_backend: str
+    provenance: Provenance
+
+
 def register_worker(connection: Connection, worker: WorkerIdentity, study_id: int | None) -> None:
     """Write that a worker lives."""
     connection.execute(
@@ -86,9 +108,7 @@ def register_worker(connection: Connection, worker: WorkerIdentity, study_id: in
 
 def end_worker(connection: Connection, worker_id: str) -> None:
     """Write that a worker has left."""
-    connection.execute(
-        update(WorkerRow).where(WorkerRow.id == worker_id).values(ended_at=database_now(), job_id=None)
-    )
+    connection.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(ended_at=database_now(), job_id=None))
 
 
 def beat(connection: Connection, worker_id: str) -> None:
@@ -176,18 +196,24 @@ def hold(connection: Connection, held: Claim) -> tuple[Verdict, str | None]:
     return Verdict(row.verdict), row.verdict_reason
 
 
-def record_start(
-    connection: Connection, held: Claim, pid: int, log_path: Path, resumed_epoch: int, provenance: Provenance
-) -> None:
-    """Write what the attempt runs on."""
+def record_start(connection: Connection, held: Claim, start: AttemptStart) -> None:
+    """Write what an attempt runs on and where it went on from."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    surroundings = start.provenance
+    connection.execute(
+        dialect.insert(EnvironmentRow)
+        .values(id=surroundings.digest, **surroundings.columns())
+        .on_conflict_do_nothing(index_elements=["id"])
+    )
     connection.execute(
         update(AttemptRow)
         .where(AttemptRow.job_id == held.job_id, AttemptRow.attempt == held.attempt)
-        .values(pid=pid, log_path=str(log_path), resumed_epoch=resumed_epoch)
-    )
-    connection.execute(
-        insert(ProvenanceRow).values(
-            job_id=held.job_id, attempt=held.attempt, threads=held.threads, **provenance.columns()
+        .values(
+            pid=start.pid,
+            log_path=str(start.log_path),
+            resumed_epoch=start.resumed_epoch,
+            neuron_backend=start.neuron_backend,
+            environment_id=surroundings.digest,
         )
     )
 
@@ -343,24 +369,3 @@ def living_workers(database: Database, study_id: int | None = None) -> list[Work
         query = query.where(WorkerRow.study_id == study_id)
     with database.read() as connection:
         return [WorkerRow(**row._mapping) for row in connection.execute(query)]
-
-
-__all__ = [
-    "LEASE_SECONDS",
-    "Claim",
-    "CursorResult",
-    "WorkerIdentity",
-    "beat",
-    "claim",
-    "end_worker",
-    "finish",
-    "forget_checkpoints",
-    "hold",
-    "living_workers",
-    "next_state",
-    "record_checkpoint",
-    "record_epochs",
-    "record_start",
-    "register_worker",
-    "return_lost",
-]

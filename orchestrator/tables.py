@@ -66,7 +66,9 @@ class StudyRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(255), unique=True)
     optuna_study_id: Mapped[int]
-    space_yaml: Mapped[str] = mapped_column(Text)  # the resolved space, so that a study can be continued without its file
+    space_json: Mapped[str] = mapped_column(
+        Text
+    )  # the resolved space, so that a study can be continued without its file
     space_hash: Mapped[str] = mapped_column(String(64))
     seed: Mapped[int] = mapped_column(BigInteger)
     budget_trials: Mapped[int]
@@ -98,7 +100,9 @@ class JobRow(Base):
     run_dir: Mapped[str] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16), default=JobState.PENDING)
-    verdict: Mapped[str] = mapped_column(String(16), default="continue")  # what the controller wants of the running trial
+    verdict: Mapped[str] = mapped_column(
+        String(16), default="continue"
+    )  # what the controller wants of the running trial
     verdict_reason: Mapped[str | None] = mapped_column(String(16), default=None)
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)  # attempts that ended in oom, hang, crash, error or lost
@@ -110,6 +114,21 @@ class JobRow(Base):
     created_at: Mapped[float] = mapped_column(Float)
     started_at: Mapped[float | None] = mapped_column(Float, default=None)
     ended_at: Mapped[float | None] = mapped_column(Float, default=None)
+
+
+class EnvironmentRow(Base):
+    """Code, packages and device that attempts ran on; equal ones share a row."""
+
+    __tablename__ = "sb_environments"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # digest of the other columns
+    git_commit: Mapped[str | None] = mapped_column(String(64))
+    git_dirty_hash: Mapped[str | None] = mapped_column(String(64))
+    python: Mapped[str] = mapped_column(String(32))
+    torch: Mapped[str] = mapped_column(String(64))
+    packages: Mapped[dict[str, object]] = mapped_column(JSON)  # name -> version
+    device_name: Mapped[str] = mapped_column(String(255))
+    driver: Mapped[str | None] = mapped_column(String(64))
 
 
 class AttemptRow(Base):
@@ -129,6 +148,8 @@ class AttemptRow(Base):
     end_reason: Mapped[str | None] = mapped_column(String(16), default=None)
     end_detail: Mapped[str] = mapped_column(Text, default="")
     log_path: Mapped[str] = mapped_column(Text, default="")
+    neuron_backend: Mapped[str] = mapped_column(String(32), default="")
+    environment_id: Mapped[str | None] = mapped_column(ForeignKey("sb_environments.id"), default=None)
 
 
 class EpochRow(Base):
@@ -169,24 +190,6 @@ class CheckpointRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[float] = mapped_column(Float)
-
-
-class ProvenanceRow(Base):
-    """The surroundings of one attempt: code, packages, device."""
-
-    __tablename__ = "sb_provenance"
-
-    job_id: Mapped[int] = mapped_column(ForeignKey("sb_jobs.id", ondelete="CASCADE"), primary_key=True)
-    attempt: Mapped[int] = mapped_column(primary_key=True)
-    git_commit: Mapped[str | None] = mapped_column(String(64))
-    git_dirty_hash: Mapped[str | None] = mapped_column(String(64))
-    python: Mapped[str] = mapped_column(String(32))
-    torch: Mapped[str] = mapped_column(String(64))
-    packages: Mapped[dict[str, object]] = mapped_column(JSON)
-    device_name: Mapped[str] = mapped_column(String(255))
-    driver: Mapped[str | None] = mapped_column(String(64))
-    neuron_backend: Mapped[str] = mapped_column(String(32))
-    threads: Mapped[int]
 
 
 class WorkerRow(Base):

@@ -1,0 +1,181 @@
+"""One trial in a process of its own: it trains, talks to its worker over a pipe, and dies with it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.problems import SpikebenchError
+from configs.schema import RunConfig
+from orchestrator.tables import EndReason
+from trainers.protocol import (
+    DivergedError,
+    EpochReport,
+    Outcome,
+    Result,
+    SavedCheckpoint,
+    Trainer,
+    Verdict,
+)
+
+EXIT_PREEMPTED = 75
+EXIT_OOM = 70
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """Everything a trial process needs.
+
+    Args:
+        config: the resolved configuration.
+        trainer: "module:function".
+        run_dir: folder of the trial; the log and the checkpoints go there.
+        resume_from: checkpoint to go on from.
+        device: "cpu" or "cuda:N"; the process sees no other GPU.
+        threads: CPU threads.
+    """
+
+    config: dict[str, Any]
+    trainer: str
+    run_dir: Path
+    resume_from: Path | None
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnd:
+    """The last message of a trial process.
+
+    Args:
+        reason: why it ended.
+        detail: one line for people.
+    """
+
+    reason: EndReason
+    detail: str = ""
+
+
+class PipeReporter:
+    """A reporter that sends everything to the worker and hears verdicts from it."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._verdict = Verdict.CONTINUE
+
+    def epoch(self, report: EpochReport) -> None:
+        """Send the numbers of one epoch."""
+        self._pipe.send(report)
+
+    def checkpoint(self, saved: SavedCheckpoint) -> None:
+        """Send the note of a checkpoint."""
+        self._pipe.send(saved)
+
+    def verdict(self) -> Verdict:
+        """Return the newest verdict the worker has sent."""
+        while self._verdict is Verdict.CONTINUE and self._pipe.poll(0):
+            self._verdict = self._pipe.recv()
+        return self._verdict
+
+
+def main(pipe: Connection, lifeline: Connection, spec: TrialSpec) -> None:
+    """Run one trial and leave with the exit code of how it ended.
+
+    Args:
+        pipe: to and from the worker.
+        lifeline: never carries anything; it closes when the worker is gone, and this process then ends at once.
+        spec: what to run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's business; it tells the worker
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_worker, args=(lifeline,), daemon=True).start()
+    _see_only(spec.device)
+    with _logged(spec.run_dir / "trial.log"):
+        end = run(spec, PipeReporter(pipe))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    pipe.send(end)
+    pipe.close()
+    os._exit({EndReason.PREEMPTED: EXIT_PREEMPTED, EndReason.OOM: EXIT_OOM}.get(end.reason, 0))
+
+
+def run(spec: TrialSpec, reporter: PipeReporter) -> TrialEnd:
+    """Train as the specification says and put whatever happens into an end reason."""
+    try:
+        trainer = load_trainer(spec.trainer)
+        config = RunConfig.model_validate(spec.config)
+        result = trainer(config, reporter, spec.resume_from, run_dir=spec.run_dir, threads=spec.threads)
+        return _end_of(result)
+    except DivergedError as error:
+        traceback.print_exc()
+        return TrialEnd(EndReason.NAN, str(error))
+    except SpikebenchError as error:
+        traceback.print_exc()
+        return TrialEnd(EndReason.ERROR, str(error))
+    except MemoryError as error:
+        traceback.print_exc()
+        return TrialEnd(EndReason.OOM, f"out of memory: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever a trainer raises ends one trial, never the worker
+        traceback.print_exc()
+        reason = EndReason.OOM if type(error).__name__ == "OutOfMemoryError" else EndReason.ERROR
+        return TrialEnd(reason, f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def load_trainer(name: str) -> Trainer:
+    """Import a trainer by `module:function`.
+
+    Raises:
+        SpikebenchError: there is no such module or function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        trainer: Trainer = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise SpikebenchError(f"trainer '{name}' cannot be loaded: {error}; expected 'module:function'") from error
+    return trainer
+
+
+def write_config(spec: TrialSpec) -> Path:
+    """Write the resolved configuration into the run folder, so that `spikebench train --config` repeats the trial."""
+    path = spec.run_dir / "config.yaml"
+    path.write_text(yaml.safe_dump(spec.config, sort_keys=False))
+    return path
+
+
+def _end_of(result: Result) -> TrialEnd:
+    if result.outcome is Outcome.PREEMPTED:
+        return TrialEnd(EndReason.PREEMPTED, f"after epoch {result.epochs}")
+    return TrialEnd(EndReason.FINISHED)  # a stopped trial gets its reason from whoever stopped it
+
+
+def _die_with_worker(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)
+
+
+def _see_only(device: str) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:") if device.startswith("cuda:") else ""
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send everything the process prints, native code included, to the trial's log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    yield

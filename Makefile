@@ -63,8 +63,8 @@ test: lint
 constraints:
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
 	build/pins/bin/python -m pip install --quiet --editable '.[ray,wandb,gpu,dev]' torch==2.13.0
-	{ grep '^#' constraints.txt; build/pins/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' \
-	  | grep -viE '^(nvidia-[a-ln-z]|cuda-|triton=)'; } > build/constraints.txt
+	{ grep '^#' constraints.txt; build/pins/bin/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' \
+	  | grep -viE '^(pip=|nvidia-[a-ln-z]|cuda-|triton=)'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
 # Never touches runs/ and data/: they hold a user's results.

@@ -369,3 +369,20 @@ def living_workers(database: Database, study_id: int | None = None) -> list[Work
         query = query.where(WorkerRow.study_id == study_id)
     with database.read() as connection:
         return [WorkerRow(**row._mapping) for row in connection.execute(query)]
+
+
+def open_jobs(database: Database, study_id: int) -> int:
+    """Return how many jobs of a study are pending or running."""
+    query = select(func.count()).where(
+        JobRow.study_id == study_id, JobRow.told.is_(False), JobRow.state.in_([JobState.PENDING, JobState.LEASED])
+    )
+    with database.read() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def trial_hours(database: Database, study_id: int) -> float:
+    """Return the hours that all attempts of a study have run so far, in sum."""
+    seconds = func.sum(func.coalesce(AttemptRow.ended_at, database_now()) - AttemptRow.started_at)
+    query = select(seconds).join(JobRow, JobRow.id == AttemptRow.job_id).where(JobRow.study_id == study_id)
+    with database.read() as connection:
+        return float(connection.execute(query).scalar_one() or 0.0) / 3600.0

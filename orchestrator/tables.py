@@ -86,6 +86,7 @@ class JobRow(Base):
     __table_args__ = (
         Index(None, "study_id", "trial_number", unique=True),
         Index(None, "state", "priority", "id"),
+        Index(None, "study_id", "told"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

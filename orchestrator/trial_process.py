@@ -25,6 +25,7 @@ from trainers.protocol import (
     EpochReport,
     Outcome,
     Result,
+    RunFacts,
     SavedCheckpoint,
     Trainer,
     Verdict,
@@ -41,8 +42,7 @@ class TrialSpec:
     Args:
         config: the resolved configuration.
         trainer: "module:function".
-        run_dir: folder of the trial; the log and the checkpoints go there.
-        resume_from: checkpoint to go on from.
+        run_dir: folder of the trial; the log and the checkpoints go there. A checkpoint that is there is gone on from.
         device: "cpu" or "cuda:N"; the process sees no other GPU.
         threads: CPU threads.
     """
@@ -50,9 +50,13 @@ class TrialSpec:
     config: dict[str, Any]
     trainer: str
     run_dir: Path
-    resume_from: Path | None
     device: str
     threads: int
+
+    @property
+    def log_path(self) -> Path:
+        """File with everything the trial's process prints."""
+        return self.run_dir / "trial.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class PipeReporter:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._verdict = Verdict.CONTINUE
+
+    def started(self, facts: RunFacts) -> None:
+        """Send what the run runs on."""
+        self._pipe.send(facts)
 
     def epoch(self, report: EpochReport) -> None:
         """Send the numbers of one epoch."""
@@ -102,7 +110,7 @@ def main(pipe: Connection, lifeline: Connection, spec: TrialSpec) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_worker, args=(lifeline,), daemon=True).start()
     _see_only(spec.device)
-    with _logged(spec.run_dir / "trial.log"):
+    with _logged(spec.log_path):
         end = run(spec, PipeReporter(pipe))
         sys.stdout.flush()
         sys.stderr.flush()
@@ -116,7 +124,7 @@ def run(spec: TrialSpec, reporter: PipeReporter) -> TrialEnd:
     try:
         trainer = load_trainer(spec.trainer)
         config = RunConfig.model_validate(spec.config)
-        result = trainer(config, reporter, spec.resume_from, run_dir=spec.run_dir, threads=spec.threads)
+        result = trainer(config, reporter, _newest_checkpoint(spec.run_dir), run_dir=spec.run_dir, threads=spec.threads)
         return _end_of(result)
     except DivergedError as error:
         traceback.print_exc()
@@ -152,6 +160,15 @@ def write_config(spec: TrialSpec) -> Path:
     path = spec.run_dir / "config.yaml"
     path.write_text(yaml.safe_dump(spec.config, sort_keys=False))
     return path
+
+
+def _newest_checkpoint(run_dir: Path) -> Path | None:
+    """Return the newest checkpoint whose bytes verify; the files are asked, not SQL, which may lag behind them."""
+    if not any(run_dir.glob("ckpt-*")):
+        return None
+    from trainers.checkpoint import newest_valid  # noqa: PLC0415 - loads torch, which another trainer may not need
+
+    return newest_valid(run_dir)
 
 
 def _end_of(result: Result) -> TrialEnd:

@@ -50,6 +50,25 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a run turned out to run on, told before its first step.
+
+    Args:
+        device: "cpu", "cuda:0", ...
+        neuron_backend: kernel the spiking layers really use.
+        resumed_epoch: epochs that were completed in the checkpoint it goes on from; 0 for a fresh start.
+        parameters: trainable parameters.
+        effective_batch: images per optimiser step, accumulation included.
+    """
+
+    device: str
+    neuron_backend: str
+    resumed_epoch: int
+    parameters: int
+    effective_batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class EpochReport:
     """The numbers of one finished epoch.
 
@@ -88,6 +107,9 @@ class SavedCheckpoint:
 class Reporter(Protocol):
     """Receive what a trainer reports and tell it whether to go on."""
 
+    def started(self, facts: RunFacts) -> None:
+        """Take note of what the run runs on; comes once, before the first epoch."""
+
     def epoch(self, report: EpochReport) -> None:
         """Take the numbers of one epoch; the same epoch may come twice after a resume, with equal numbers."""
 
@@ -100,6 +122,9 @@ class Reporter(Protocol):
 
 class SilentReporter:
     """A reporter that keeps nothing and never stops a run."""
+
+    def started(self, facts: RunFacts) -> None:
+        """Drop the facts."""
 
     def epoch(self, report: EpochReport) -> None:
         """Drop the report."""

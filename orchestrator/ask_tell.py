@@ -1,0 +1,163 @@
+"""Between Optuna and the job table: ask for trials and queue them as jobs, tell what became of them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import Row, func, insert, select, update
+
+from configs.problems import ConfigError
+from configs.resolve import config_hash
+from orchestrator.database import Database, database_now
+from orchestrator.sampler import make_sampler
+from orchestrator.study import Study
+from orchestrator.tables import EndReason, JobRow, JobState, MetricRow
+from search_spaces.suggest import configure, suggest
+
+PRUNED_REASONS = {EndReason.RUNG, EndReason.DOMINATED, EndReason.CONSTRAINT, EndReason.DEAD_SPIKES, EndReason.SATURATED}
+
+
+class AskTell:
+    """The only place where a study's trials are asked and told.
+
+    Args:
+        database: an open database.
+        study: the study.
+        runs_dir: folder under which every trial gets its own.
+        threads: CPU threads each trial gets, for its whole life.
+    """
+
+    def __init__(self, database: Database, study: Study, runs_dir: Path, threads: int) -> None:
+        self._database = database
+        self._study = study
+        self._runs_dir = runs_dir
+        self._threads = threads
+        self.asked = len(study.optuna.get_trials(deepcopy=False))
+        self.told = self._count_told()
+        self.failures_in_row = 0
+
+    def adopt_orphans(self) -> None:
+        """Make jobs of trials that were asked when the last controller died before it could queue them.
+
+        Their parameters are drawn by the same seeds again, so the study goes on as if nothing had happened.
+        """
+        with self._database.read() as connection:
+            query = select(JobRow.trial_number).where(JobRow.study_id == self._study.id)
+            known = set(connection.execute(query).scalars())
+        for trial in self._study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in known:
+                self._seed_sampler(trial.number)
+                self._queue(Trial(self._study.optuna, trial._trial_id))
+
+    def ask(self) -> int:
+        """Ask Optuna for one trial and queue it; return its number."""
+        self._seed_sampler(self.asked)
+        trial = self._study.optuna.ask()
+        self.asked += 1
+        self._queue(trial)
+        return trial.number
+
+    def tell_ended(self) -> list[int]:
+        """Tell Optuna of every job that has ended since; return the trial numbers, in the order they ended."""
+        ended = self._ended_jobs()
+        if not ended:
+            return []
+        curves = self._last_metrics([row.id for row in ended])
+        for row in ended:
+            self._tell(row, curves.get(row.id, {}))
+            self._mark_told(row.id)
+            self.told += 1
+            self.failures_in_row = self.failures_in_row + 1 if row.state == JobState.FAILED else 0
+        return [row.trial_number for row in ended]
+
+    def _seed_sampler(self, number: int) -> None:
+        self._study.optuna.sampler = make_sampler(self._study.checked.space.sampler, self._study.seed, number)
+
+    def _queue(self, trial: Trial) -> None:
+        params = suggest(self._study.checked.space, trial)
+        values: dict[str, Any] = {
+            "study_id": self._study.id,
+            "trial_number": trial.number,
+            "optuna_trial_id": trial._trial_id,
+            "params": params,
+            "trainer": self._study.checked.space.trainer,
+            "threads": self._threads,
+            "run_dir": str(self._runs_dir / self._study.name / f"trial_{trial.number:05d}"),
+            "created_at": database_now(),
+        }
+        try:
+            config = configure(self._study.checked, params)
+        except ConfigError as error:  # these parameters together make no valid configuration: one failed trial, no GPU time
+            base = self._study.checked.base.model_dump(mode="json")
+            values |= {"config": base, "config_hash": "", "state": JobState.FAILED, "end_reason": EndReason.ERROR}
+            values |= {"end_detail": str(error), "ended_at": database_now()}
+        else:
+            values |= {"config": config.model_dump(mode="json"), "config_hash": config_hash(config)}
+        self._database.write(lambda connection: connection.execute(insert(JobRow).values(values)))
+
+    def _ended_jobs(self) -> Sequence[Row[Any]]:
+        query = (
+            select(JobRow.id, JobRow.trial_number, JobRow.optuna_trial_id, JobRow.state, JobRow.end_reason)
+            .where(JobRow.study_id == self._study.id, JobRow.told.is_(False))
+            .where(JobRow.state.in_([JobState.DONE, JobState.FAILED]))
+            .order_by(JobRow.ended_at, JobRow.id)
+        )
+        with self._database.read() as connection:
+            return connection.execute(query).all()
+
+    def _last_metrics(self, job_ids: Sequence[int]) -> dict[int, dict[str, dict[int, float]]]:
+        """Return {job: {metric: {epoch: value}}} of the metrics that objectives and constraints name."""
+        space = self._study.checked.space
+        names = {item.metric for item in (*space.objectives, *space.constraints)}
+        query = select(MetricRow.job_id, MetricRow.name, MetricRow.epoch, MetricRow.value).where(
+            MetricRow.job_id.in_(job_ids), MetricRow.name.in_(names)
+        )
+        curves: dict[int, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        with self._database.read() as connection:
+            for job_id, name, epoch, value in connection.execute(query.order_by(MetricRow.epoch)):
+                curves[job_id][name][epoch] = value
+        return curves
+
+    def _tell(self, row: Row[Any], curves: dict[str, dict[int, float]]) -> None:
+        trial = Trial(self._study.optuna, row.optuna_trial_id)
+        last = {name: next(reversed(curve.values())) for name, curve in curves.items()}
+        values = [last.get(objective.metric, math.nan) for objective in self._study.checked.space.objectives]
+        complete = all(math.isfinite(value) for value in values)
+        if row.end_reason != EndReason.FINISHED:
+            trial.set_user_attr("end_reason", row.end_reason)
+        if row.state == JobState.FAILED or (row.end_reason == EndReason.FINISHED and not complete):
+            self._finish(trial.number, TrialState.FAIL, None)
+            return
+        self._set_constraints(trial, last)
+        if len(values) == 1:
+            for epoch, value in curves[self._study.checked.space.objectives[0].metric].items():
+                trial.report(value, epoch)
+        if row.end_reason in PRUNED_REASONS:
+            self._finish(trial.number, TrialState.PRUNED, None)
+        else:
+            self._finish(trial.number, TrialState.COMPLETE, values)
+
+    def _finish(self, number: int, state: TrialState, values: list[float] | None) -> FrozenTrial:
+        return self._study.optuna.tell(number, values, state=state, skip_if_finished=True)
+
+    def _set_constraints(self, trial: Trial, last: dict[str, float]) -> None:
+        """Say how far each constraint is broken; zero or less is kept."""
+        for constraint in self._study.checked.space.constraints:
+            if (value := last.get(constraint.metric)) is not None:
+                trial.set_constraint(constraint.metric, constraint.excess(value))
+
+    def _mark_told(self, job_id: int) -> None:
+        self._database.write(
+            lambda connection: connection.execute(update(JobRow).where(JobRow.id == job_id).values(told=True))
+        )
+
+    def _count_told(self) -> int:
+        with self._database.read() as connection:
+            query = select(func.count()).where(JobRow.study_id == self._study.id, JobRow.told.is_(True))
+            return int(connection.execute(query).scalar_one())
+

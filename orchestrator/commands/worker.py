@@ -1,0 +1,59 @@
+"""`spikebench worker`: help running studies from this machine."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.commands.options import StorageOption, ThreadsOption, WorkersOption, count_or_auto
+from orchestrator.database import open_database, storage_url
+from orchestrator.executors.local import LocalExecutor
+from orchestrator.slots import slots
+from orchestrator.study import require_row
+from orchestrator.trial_process import PRELOAD
+
+WATCH_SECONDS = 1.0
+
+
+def command(
+    study: Annotated[str | None, typer.Option(help="Work for this study only; by default for every study.")] = None,
+    workers: WorkersOption = "auto",
+    threads: ThreadsOption = "auto",
+    storage: StorageOption = None,
+) -> None:
+    """Help running studies with the GPUs or cores of this machine, until Ctrl-C.
+
+    Ctrl-C once: running trials write a checkpoint and are given back. Twice: at once.
+    """
+    console = Console(highlight=False)
+    database = open_database(storage_url(storage))
+    study_id = require_row(database, study).id if study else None
+    places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"))
+    executor = LocalExecutor(database.url, study_id, places, PRELOAD)
+    stop = threading.Event()
+    interrupts = 0
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    console.print(f"{len(places)} workers on {', '.join(place.device for place in places)} for {database.masked_url}")
+    executor.start()
+    try:
+        while not stop.wait(WATCH_SECONDS):
+            executor.tend()
+        console.print("leaving: running trials write a checkpoint and are given back (Ctrl-C again stops at once)")
+        executor.leave()
+        stop.clear()
+        while executor.living() and interrupts < 2:
+            stop.wait(0.1)
+    finally:
+        executor.kill()

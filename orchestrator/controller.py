@@ -1,0 +1,202 @@
+"""The controller of one study: keeps its workers busy, hands lost trials on, and ends when the budget is used."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+
+from orchestrator.ask_tell import AskTell
+from orchestrator.database import Database
+from orchestrator.executors.base import Executor
+from orchestrator.history import snapshot
+from orchestrator.jobs import end_worker, living_workers, open_jobs, return_lost, trial_hours
+from orchestrator.lease import ControllerLease
+from orchestrator.live import View
+from orchestrator.study import Study, set_state
+from orchestrator.tables import StudyState
+from orchestrator.worker import is_dead
+
+TICK_SECONDS = 0.5
+REAP_SECONDS = 5.0
+LEAVE_PATIENCE_SECONDS = 600.0  # how long Ctrl-C waits for trials to write their checkpoints
+
+
+class Controller:
+    """Run one study to its end.
+
+    Args:
+        database: an open database.
+        study: the study, opened.
+        ask_tell: asks and tells its trials.
+        executor: starts the workers.
+        view: shows what happens.
+    """
+
+    def __init__(self, database: Database, study: Study, ask_tell: AskTell, executor: Executor, view: View) -> None:
+        self._database = database
+        self._study = study
+        self._ask_tell = ask_tell
+        self._executor = executor
+        self._view = view
+        self._lease = ControllerLease(database, study.id)
+        self._signal_reader, self._signal_writer = Pipe(duplex=False)
+        self._interrupts = 0
+        self._reap_at = 0.0
+        self._open = 0  # jobs that are pending or running
+        self._stop_reason = ""
+
+    def run(self) -> StudyState:
+        """Work until the budget is used, the study stops itself, or a person interrupts.
+
+        Returns:
+            COMPLETE, or STOPPED with the reason in the study's row.
+
+        Raises:
+            StudyBusyError: another controller holds the study.
+        """
+        self._lease.acquire()
+        with self._signals(), self._shown():
+            try:
+                self._reap()
+                self._ask_tell.adopt_orphans()
+                self._tick()
+                if not self._finished():
+                    self._executor.start()
+                    self._loop()
+                return self._end()
+            finally:
+                self._executor.kill()
+                self._return_jobs_of_dead_workers()
+                self._lease.release()
+
+    def _loop(self) -> None:
+        while not self._finished():
+            self._wait(TICK_SECONDS)
+            if self._interrupts:
+                self._leave()
+                return
+            self._executor.tend()
+            self._tick()
+        self._executor.leave()
+
+    def _tick(self) -> None:
+        """Do everything that is due; cheap when nothing is."""
+        self._lease.renew()
+        if time.monotonic() >= self._reap_at:
+            self._reap()
+        for number in self._ask_tell.tell_ended():
+            self._view.note(f"trial {number} ended")
+        self._check_failures()
+        self._open = open_jobs(self._database, self._study.id)
+        if self._ask():
+            self._executor.wake()
+        self._view.update(snapshot(self._database, self._study.id))
+
+    def _ask(self) -> bool:
+        """Queue as many trials as there are idle places and trials left in the budget."""
+        asked = False
+        while (
+            not self._stop_reason
+            and self._open < len(self._executor.slots)
+            and self._ask_tell.asked < self._study.budget
+            and self._hours_left()
+        ):
+            self._ask_tell.ask()
+            self._open += 1
+            asked = True
+        return asked
+
+    def _hours_left(self) -> bool:
+        hours = self._study.checked.space.budget.hours
+        if hours is not None and trial_hours(self._database, self._study.id) >= hours:
+            self._stop_reason = f"the budget of {hours:g} trial hours is used"
+        return not self._stop_reason
+
+    def _check_failures(self) -> None:
+        most = self._study.checked.space.max_failures_in_row
+        if self._ask_tell.failures_in_row >= most:
+            self._stop_reason = f"{most} trials in a row failed: see `spikebench status {self._study.name}` for their logs"
+
+    def _finished(self) -> bool:
+        return self._open == 0 and (bool(self._stop_reason) or self._ask_tell.asked >= self._study.budget)
+
+    def _reap(self) -> None:
+        """Give back the trials of workers that died or whose lease ran out."""
+        self._return_jobs_of_dead_workers()
+        numbers = self._database.write(lambda connection: return_lost(connection, study_id=self._study.id))
+        self._say_lost(numbers)
+        self._reap_at = time.monotonic() + REAP_SECONDS
+
+    def _return_jobs_of_dead_workers(self) -> None:
+        dead = [
+            worker.id
+            for worker in living_workers(self._database, self._study.id)
+            if is_dead(worker.host, worker.pid, worker.process_started)
+        ]
+        if not dead:
+            return
+        numbers = self._database.write(lambda connection: return_lost(connection, dead, self._study.id))
+        for worker_id in dead:
+            self._database.write(lambda connection, gone=worker_id: end_worker(connection, gone))
+        self._say_lost(numbers)
+
+    def _say_lost(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._view.note(f"trial {number} lost its worker; it goes on from its last checkpoint")
+
+    def _leave(self) -> None:
+        """Have every trial checkpointed and given back; a second interrupt ends them at once."""
+        self._stop_reason = "interrupted; the same command goes on"
+        self._view.note("stopping: running trials write a checkpoint (Ctrl-C again stops at once)")
+        self._executor.leave()
+        deadline = time.monotonic() + LEAVE_PATIENCE_SECONDS
+        while self._executor.living() and self._interrupts < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            self._lease.renew()
+        self._ask_tell.tell_ended()
+
+    def _end(self) -> StudyState:
+        complete = self._open == 0 and not self._stop_reason
+        state = StudyState.COMPLETE if complete else StudyState.STOPPED
+        set_state(self._database, self._study.id, state, self._stop_reason)
+        self._view.update(snapshot(self._database, self._study.id))
+        return state
+
+    def _wait(self, timeout: float) -> None:
+        """Sleep until a worker rings, a signal comes or the time is over."""
+        sources: list[Connection] = [*self._executor.sources(), self._signal_reader]
+        wait(sources, timeout)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a person has asked to stop."""
+        return self._interrupts > 0
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Count Ctrl-C and SIGTERM instead of dying of them."""
+
+        def count(_: int, __: FrameType | None) -> None:
+            self._interrupts += 1
+            with contextlib.suppress(OSError):
+                self._signal_writer.send_bytes(b".")
+
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        self._view.start()
+        try:
+            yield
+        finally:
+            self._view.stop()

@@ -1,0 +1,1 @@
+"""Executors start and stop workers; they know nothing of trials."""

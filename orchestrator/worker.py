@@ -1,0 +1,123 @@
+"""A worker: takes one job after the other and runs each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import uuid
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import psutil
+
+from orchestrator.attempt import BEAT_SECONDS, LONGEST_SILENCE_OF_DATABASE, Attempt
+from orchestrator.database import open_database
+from orchestrator.doorbell import Doorbell, Ring
+from orchestrator.errors import StorageError
+from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_worker, register_worker
+from orchestrator.slots import Slot, host_identity
+
+POLL_SECONDS = 1.0  # how often a worker without a controller beside it looks for work
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker process is given.
+
+    Args:
+        url: database URL, with its password.
+        study_id: study to work for; None works for all.
+        slot: device and threads.
+    """
+
+    url: str
+    study_id: int | None
+    slot: Slot
+
+
+def main(settings: WorkerSettings, wire: Connection | None = None) -> None:
+    """Work until told to leave: by SIGTERM, by the controller, or by the controller's death.
+
+    Args:
+        settings: what to work on.
+        wire: the other end is a local controller's.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    doorbell = Doorbell(wire)
+    doorbell.listen_to_signals()
+    Worker(settings, doorbell).run()
+
+
+class Worker:
+    """Claim jobs and run them, one at a time.
+
+    Args:
+        settings: what to work on.
+        doorbell: says when there is work and when to leave.
+    """
+
+    def __init__(self, settings: WorkerSettings, doorbell: Doorbell) -> None:
+        self._settings = settings
+        self._doorbell = doorbell
+        self._database = open_database(settings.url)
+        self._identity = identity(settings.slot)
+        self._context = multiprocessing.get_context("forkserver")
+
+    def run(self) -> None:
+        """Work until told to leave."""
+        self._database.write(
+            lambda connection: register_worker(connection, self._identity, self._settings.study_id),
+            LONGEST_SILENCE_OF_DATABASE,
+        )
+        try:
+            while not self._doorbell.leaving:
+                held = self._claim()
+                if held is None:
+                    self._idle()
+                    continue
+                Attempt(self._database, held, self._settings.slot.device, self._context).run(self._doorbell)
+                self._doorbell.ring(Ring.ENDED)
+                self._doorbell.hear()
+        finally:
+            with contextlib.suppress(StorageError):
+                self._database.write(lambda connection: end_worker(connection, self._identity.id), patience=5.0)
+            self._database.engine.dispose()
+
+    def _claim(self) -> Claim | None:
+        return self._database.write(
+            lambda connection: claim(connection, self._identity, self._settings.study_id), LONGEST_SILENCE_OF_DATABASE
+        )
+
+    def _idle(self) -> None:
+        if self._doorbell.has_wire:
+            self._doorbell.hear(BEAT_SECONDS)
+        else:
+            self._doorbell.hear(POLL_SECONDS)
+        with contextlib.suppress(StorageError):
+            self._database.write(lambda connection: beat(connection, self._identity.id), patience=0.0)
+
+
+def identity(slot: Slot) -> WorkerIdentity:
+    """Describe this process as a worker."""
+    process = psutil.Process()
+    return WorkerIdentity(
+        id=uuid.uuid4().hex,
+        host=host_identity(),
+        pid=os.getpid(),
+        process_started=process.create_time(),
+        device=slot.device,
+        threads=slot.threads,
+    )
+
+
+def is_dead(host: str, pid: int, process_started: float) -> bool:
+    """Tell whether a process is certainly gone; only this host's processes can be told."""
+    if host != host_identity():
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - process_started) > 1.0 or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
+from search_spaces.suggest import configure, suggest
 from sqlalchemy import Row, func, insert, select, update
 
 from configs.problems import ConfigError
@@ -17,7 +18,6 @@ from orchestrator.database import Database, database_now
 from orchestrator.sampler import make_sampler
 from orchestrator.study import Study
 from orchestrator.tables import EndReason, JobRow, JobState, MetricRow
-from search_spaces.suggest import configure, suggest
 
 PRUNED_REASONS = {EndReason.RUNG, EndReason.DOMINATED, EndReason.CONSTRAINT, EndReason.DEAD_SPIKES, EndReason.SATURATED}
 
@@ -92,7 +92,9 @@ class AskTell:
         }
         try:
             config = configure(self._study.checked, params)
-        except ConfigError as error:  # these parameters together make no valid configuration: one failed trial, no GPU time
+        except (
+            ConfigError
+        ) as error:  # these parameters together make no valid configuration: one failed trial, no GPU time
             base = self._study.checked.base.model_dump(mode="json")
             values |= {"config": base, "config_hash": "", "state": JobState.FAILED, "end_reason": EndReason.ERROR}
             values |= {"end_detail": str(error), "ended_at": database_now()}
@@ -100,7 +102,7 @@ class AskTell:
             values |= {"config": config.model_dump(mode="json"), "config_hash": config_hash(config)}
         self._database.write(lambda connection: connection.execute(insert(JobRow).values(values)))
 
-    def _ended_jobs(self) -> Sequence[Row[Any]]:
+    def _ended_jobs(self) -> Sequence[Row[int, int, int, str, str | None]]:
         query = (
             select(JobRow.id, JobRow.trial_number, JobRow.optuna_trial_id, JobRow.state, JobRow.end_reason)
             .where(JobRow.study_id == self._study.id, JobRow.told.is_(False))
@@ -123,7 +125,7 @@ class AskTell:
                 curves[job_id][name][epoch] = value
         return curves
 
-    def _tell(self, row: Row[Any], curves: dict[str, dict[int, float]]) -> None:
+    def _tell(self, row: Row[int, int, int, str, str | None], curves: dict[str, dict[int, float]]) -> None:
         trial = Trial(self._study.optuna, row.optuna_trial_id)
         last = {name: next(reversed(curve.values())) for name, curve in curves.items()}
         values = [last.get(objective.metric, math.nan) for objective in self._study.checked.space.objectives]
@@ -160,4 +162,3 @@ class AskTell:
         with self._database.read() as connection:
             query = select(func.count()).where(JobRow.study_id == self._study.id, JobRow.told.is_(True))
             return int(connection.execute(query).scalar_one())
-

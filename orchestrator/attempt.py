@@ -160,7 +160,8 @@ class Attempt:
                 self._pipe.send(verdict)
 
     def _conclude(self) -> JobState:
-        self._process.join(timeout=10.0)
+        if self._process.pid is not None:
+            self._process.join(timeout=10.0)
         reason, detail = self._reason()
 
         def action(connection: SqlConnection) -> JobState:
@@ -179,7 +180,7 @@ class Attempt:
         if self._end.reason is EndReason.FINISHED and self._sent is Verdict.STOP:
             return EndReason(self._reason_to_stop or EndReason.CANCELLED), self._end.detail
         detail = self._end.detail
-        if self._end.reason not in (EndReason.FINISHED, EndReason.PREEMPTED):
+        if self._end.reason not in (EndReason.FINISHED, EndReason.PREEMPTED) and self._process.pid is not None:
             detail = f"{detail}; log: {self._spec.log_path}"
         return self._end.reason, detail
 

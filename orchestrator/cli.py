@@ -6,14 +6,12 @@ import importlib
 import sys
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from configs.problems import ConfigError, SpikebenchError
 
-COMMANDS = {  # name -> one line for --help; the module orchestrator.commands.<name> is only imported when it runs
+COMMANDS = {  # name -> one line for --help; the module is only imported when its command runs
     "search": "Create or continue a study over a search space.",
     "train": "Train one configuration.",
     "evaluate": "Evaluate a checkpoint on a split.",
@@ -29,71 +27,74 @@ EXIT_ERROR = 1
 EXIT_WRONG_INPUT = 2
 
 
-def load_command(name: str) -> click.Command:
-    """Import one command and return it for click.
+def application(arguments: list[str]) -> typer.Typer:
+    """Build `spikebench` with the one command that is asked for; the others are only names in the overview.
 
     Args:
+        arguments: command line without the program.
+    """
+    built = typer.Typer(
+        help="Hyperparameter search for spiking transformers.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    asked = arguments[0] if arguments else ""
+    for name, line in COMMANDS.items():
+        if name == asked:
+            add_command(built, name)
+        else:
+            built.command(name, help=line)(_not_loaded)
+    return built
+
+
+def add_command(built: typer.Typer, name: str) -> None:
+    """Import the module of a command and add it.
+
+    Args:
+        built: where to add it.
         name: a key of `COMMANDS`.
     """
     module = importlib.import_module(f"orchestrator.commands.{name}")
-    application = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     settings: dict[str, Any] | None = getattr(module, "CONTEXT_SETTINGS", None)
-    application.command(name, help=module.command.__doc__, context_settings=settings)(module.command)
-    return typer.main.get_command(application)
-
-
-class LazyGroup(TyperGroup):
-    """A group that imports a command's module only when that command is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; for the overview only its name and its one line."""
-        if cmd_name not in COMMANDS:
-            return None
-        if len(sys.argv) < 2 or sys.argv[1] != cmd_name:
-            return click.Command(cmd_name, help=COMMANDS[cmd_name])
-        return load_command(cmd_name)
+    built.command(name, context_settings=settings)(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `spikebench`."""
-    group = LazyGroup(name="spikebench", help="Hyperparameter search for spiking transformers.", no_args_is_help=True)
-    run(group, "spikebench", arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    run(application(arguments), "spikebench", arguments)
 
 
 def search_main(arguments: list[str] | None = None) -> None:
     """Run `spikebench-search`, which is `spikebench search`."""
-    run(load_command("search"), "spikebench-search", arguments)
+    built = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    add_command(built, "search")
+    run(built, "spikebench-search", sys.argv[1:] if arguments is None else arguments)
 
 
-def run(command: click.Command, name: str, arguments: list[str] | None = None) -> None:
-    """Run a command and turn what this project raises on purpose into one clear message and an exit code.
+def run(built: typer.Typer, name: str, arguments: list[str]) -> None:
+    """Run an application and turn what this project raises on purpose into one clear message and an exit code.
 
     Args:
-        command: what to run.
+        built: the application.
         name: name of the program, for the usage line.
-        arguments: command line without the program; None takes the process's own.
+        arguments: command line without the program.
     """
     try:
-        code = command.main(arguments, prog_name=name, standalone_mode=False)
+        built(arguments, prog_name=name)
     except ConfigError as error:
-        fail(f"{len(error.problems)} problem{'s' * (len(error.problems) != 1)} found, nothing was started:\n{error}", 2)
+        count = len(error.problems)
+        fail(f"{count} problem{'s' if count > 1 else ''} found, nothing was started:\n{error}", EXIT_WRONG_INPUT)
     except SpikebenchError as error:
         fail(str(error), EXIT_ERROR)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = EXIT_WRONG_INPUT
-    except click.ClickException as error:
-        fail(error.format_message(), EXIT_WRONG_INPUT)
-    except (click.Abort, KeyboardInterrupt):
-        fail("interrupted", 130)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 def fail(message: str, code: int) -> None:
     """Print a message to stderr, without breaking lines that hold paths and commands, and leave with a code."""
     Console(stderr=True, highlight=False).print(message, style="red", soft_wrap=True, markup=False)
     sys.exit(code)
+
+
+def _not_loaded() -> None:
+    """Stand for a command in the overview; never runs, because the command that is asked for is loaded."""

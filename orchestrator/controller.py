@@ -14,7 +14,7 @@ from orchestrator.ask_tell import AskTell
 from orchestrator.database import Database
 from orchestrator.executors.base import Executor
 from orchestrator.history import snapshot
-from orchestrator.jobs import end_worker, living_workers, open_jobs, return_lost, trial_hours
+from orchestrator.jobs import end_workers, living_workers, open_jobs, return_lost, trial_hours
 from orchestrator.lease import ControllerLease
 from orchestrator.live import View
 from orchestrator.study import Study, set_state
@@ -120,7 +120,9 @@ class Controller:
     def _check_failures(self) -> None:
         most = self._study.checked.space.max_failures_in_row
         if self._ask_tell.failures_in_row >= most:
-            self._stop_reason = f"{most} trials in a row failed: see `spikebench status {self._study.name}` for their logs"
+            self._stop_reason = (
+                f"{most} trials in a row failed: see `spikebench status {self._study.name}` for their logs"
+            )
 
     def _finished(self) -> bool:
         return self._open == 0 and (bool(self._stop_reason) or self._ask_tell.asked >= self._study.budget)
@@ -141,8 +143,7 @@ class Controller:
         if not dead:
             return
         numbers = self._database.write(lambda connection: return_lost(connection, dead, self._study.id))
-        for worker_id in dead:
-            self._database.write(lambda connection, gone=worker_id: end_worker(connection, gone))
+        self._database.write(lambda connection: end_workers(connection, dead))
         self._say_lost(numbers)
 
     def _say_lost(self, numbers: list[int]) -> None:

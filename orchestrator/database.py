@@ -151,7 +151,7 @@ def mask(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
-        return re.sub(r"://[^@/]*@", "://***@", url)
+        return re.sub(r"(^|://)[^@/]*@", r"\1***@", url)
 
 
 def first_line(error: BaseException) -> str:
@@ -276,8 +276,8 @@ def _check_file(parsed: URL, create: bool) -> None:
         raise StorageError(f"cannot write {path.resolve()}: make it writable or give another --storage")
     if (kind := file_system_of(path)) in NETWORK_FILE_SYSTEMS:
         raise StorageError(
-            f"{path.resolve()} is on a network file system ({kind}), where SQLite loses data: use a local path, or PostgreSQL: "
-            f"`docker compose up -d postgres` and {URL_VARIABLE}=postgresql+psycopg://user:password@host:5432/name"
+            f"{path.resolve()} is on a network file system ({kind}), where SQLite loses data: "
+            f"use a local path, or PostgreSQL: `docker compose up -d postgres` and {URL_VARIABLE}=postgresql+psycopg://user:password@host:5432/name"
         )
 
 

@@ -1,4 +1,4 @@
-"""The job table: who may work on which trial, and what they report. Every write carries the attempt as a fencing token."""
+"""The job table: who works on which trial, and what they report; every write carries the attempt as a fencing token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from orchestrator.tables import (
     WorkerRow,
 )
 from trainers.protocol import EpochReport, SavedCheckpoint, Verdict
-
 
 LEASE_SECONDS = 60.0
 RETRIES = {

@@ -46,7 +46,7 @@ class ControllerLease:
             raise StudyBusyError(
                 f"the study is being run by another controller (process {pid} on {host.split('/')[0]}). "
                 "Watch it with `spikebench status`, or help it with `spikebench worker`. "
-                f"If that host has died, its hold ends {LEASE_SECONDS:.0f} s after its last sign of life: try again then."
+                f"If that host has died, its hold ends {LEASE_SECONDS:.0f} s after its last sign of life."
             )
         self._renew_at = time.monotonic() + RENEW_SECONDS
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from search_spaces.space import CheckedSpace, differences
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -16,7 +17,6 @@ from sqlalchemy.pool import NullPool
 from orchestrator.database import Database, database_now, first_line, harden_sqlite, schema_lock
 from orchestrator.errors import StorageError, StudyMismatchError, StudyNotFoundError
 from orchestrator.tables import StudyRow, StudyState
-from search_spaces.space import CheckedSpace, differences
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from orchestrator.attempt import BEAT_SECONDS, LONGEST_SILENCE_OF_DATABASE, Atte
 from orchestrator.database import open_database
 from orchestrator.doorbell import Doorbell, Ring
 from orchestrator.errors import StorageError
-from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_worker, register_worker
+from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_workers, register_worker
 from orchestrator.slots import Slot, host_identity
 
 POLL_SECONDS = 1.0  # how often a worker without a controller beside it looks for work
@@ -82,7 +82,7 @@ class Worker:
                 self._doorbell.hear()
         finally:
             with contextlib.suppress(StorageError):
-                self._database.write(lambda connection: end_worker(connection, self._identity.id), patience=5.0)
+                self._database.write(lambda connection: end_workers(connection, [self._identity.id]), patience=5.0)
             self._database.engine.dispose()
 
     def _claim(self) -> Claim | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Literal
 
 import typer
@@ -33,3 +34,25 @@ def count_or_auto(text: str, option: str) -> int | Literal["auto"]:
     if text.isdecimal() and int(text) >= 1:
         return int(text)
     raise typer.BadParameter(f"{option} takes a whole number from 1 up, or auto; got '{text}'")
+
+
+OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}  # dotted keys of the configuration
+
+
+def overrides_of(ctx: typer.Context) -> list[str]:
+    """Return the arguments that are dotted overrides.
+
+    Args:
+        ctx: context of a command with the settings `OVERRIDES`.
+
+    Raises:
+        typer.BadParameter: an argument looks like an option of the command but is none.
+    """
+    options = [name for parameter in ctx.command.params for name in parameter.opts]
+    for argument in ctx.args:
+        name = argument.split("=", 1)[0]
+        if name.startswith("-") and "." not in name:
+            near = difflib.get_close_matches(name, options)
+            hint = f": did you mean {' or '.join(near)}?" if near else "; a key of the configuration has a dot in it"
+            raise typer.BadParameter(f"no option {name}{hint}")
+    return list(ctx.args)

@@ -33,13 +33,13 @@ class LocalExecutor:
 
     Args:
         url: database URL.
-        study_id: study the workers are for.
+        study_id: study the workers are for; None works for all.
         slots: places for workers.
         preload: modules that trials need; imported once (5 s for torch, timm and spikingjelly) and then inherited by
             every worker and trial, whose start costs a fork of some milliseconds.
     """
 
-    def __init__(self, url: str, study_id: int, slots: Sequence[Slot], preload: Sequence[str]) -> None:
+    def __init__(self, url: str, study_id: int | None, slots: Sequence[Slot], preload: Sequence[str]) -> None:
         self._url = url
         self._study_id = study_id
         self._slots = list(slots)

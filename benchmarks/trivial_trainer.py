@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from configs.schema import RunConfig
-from trainers.protocol import EpochReport, Outcome, Reporter, Result, Verdict
+from trainers.protocol import EpochReport, Outcome, Reporter, Result, RunFacts, Verdict
 
 OPTIMUM = {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-2, "loss.omega": 1e-4, "loss.c": 1.0}
 RANGES = {name: (best / 30, best * 30) for name, best in OPTIMUM.items()}
@@ -32,6 +32,7 @@ def train(
     epochs = config.training.epochs
     metrics: dict[str, float] = {}
     outcomes = {Verdict.STOP: Outcome.STOPPED, Verdict.PREEMPT: Outcome.PREEMPTED}
+    report.started(RunFacts(device="cpu", neuron_backend="none", resumed_epoch=0, parameters=0, effective_batch=0))
     for epoch in range(1, epochs + 1):
         metrics = {"val_accuracy": score(point, epoch, epochs)}
         report.epoch(EpochReport(epoch, epochs, metrics, seconds=0.0))

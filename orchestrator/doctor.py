@@ -18,19 +18,19 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from orchestrator.database import (
     NETWORK_FILE_SYSTEMS,
     URL_VARIABLE,
     file_system_of,
     first_line,
-    mask,
     open_database,
     storage_url,
 )
 from orchestrator.errors import StorageError
 from orchestrator.provenance import cpu_name
-from orchestrator.slots import Gpu, cpu_cores, gpus
+from orchestrator.slots import Gpu, Slot, cpu_cores, gpus, slots
 
 DISTRIBUTION = "spikebench"
 UNLISTED_EXTRAS = {"dev"}
@@ -81,6 +81,7 @@ def examine(storage: str | None, runs: Path) -> list[Finding]:
         *_guarded("torchvision operators", lambda: [check_torchvision()]),
         *_guarded("CPU", lambda: [check_cpu()]),
         *_guarded("GPU", lambda: check_gpus(found, torch_cuda())),
+        *_guarded("workers", lambda: [check_slots(slots())]),
         *_guarded("neuron backend", lambda: [check_neurons("cuda" if torch_cuda().available else "cpu")]),
         *_guarded("disk", lambda: [check_disk(runs)]),
         *_guarded("database", lambda: [check_database(storage)]),
@@ -166,10 +167,9 @@ def check_torchvision() -> Finding:
     """Import torchvision the way the trainers do."""
     from trainers import torchvision_ops  # noqa: PLC0415 - torch takes seconds and may be broken
 
-    import torchvision  # noqa: PLC0415
-
-    how = "declared by us: this torchvision was built for another torch" if torchvision_ops.DECLARED else "its own"
-    return Finding("torchvision operators", Health.OK, f"{how} (torchvision {torchvision.__version__})")
+    declared = torchvision_ops.operators_declared()
+    how = "declared by us, for this torchvision was built for another torch" if declared else "its own"
+    return Finding("torchvision operators", Health.OK, how)
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
@@ -226,11 +226,20 @@ def check_gpus(found: tuple[Gpu, ...], cuda: TorchCuda) -> list[Finding]:
     ]
 
 
+def check_slots(places: list[Slot]) -> Finding:
+    """Say how a search with `workers: auto` would share this machine out."""
+    devices = ", ".join(dict.fromkeys(place.device for place in places))
+    each = f"{places[0].threads} CPU thread{'s' * (places[0].threads != 1)} each"
+    return Finding("workers", Health.OK, f"{len(places)} at once on {devices}, {each}")
+
+
 def check_neurons(device: str) -> Finding:
     """Name the kernel that `neuron.backend: auto` takes on a device, after its comparison with plain torch."""
-    from trainers.neurons import choose_backend  # noqa: PLC0415 - torch takes seconds and may be broken
+    import torch  # noqa: PLC0415 - takes seconds and may be broken
 
-    return Finding("neuron backend", Health.OK, f"{choose_backend('auto', device)} on {device}")
+    from trainers.neurons import choose_backend  # noqa: PLC0415
+
+    return Finding("neuron backend", Health.OK, f"{choose_backend('auto', torch.device(device))} on {device}")
 
 
 # --- disk and databases -----------------------------------------------------------------------------------------------
@@ -261,19 +270,12 @@ def check_database(storage: str | None) -> Finding:
     """Open the database a search would use, and see whether it may be written."""
     try:
         url = storage_url(storage)
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
-            return _check_missing_sqlite(Path(str(parsed.database)))
+        path = _sqlite_path(url)
+        if path is not None and not path.exists():
+            return _check_missing_sqlite(path)
         database = open_database(url)
     except StorageError as error:
         return Finding("database", Health.WRONG, "not usable", str(error))
-    except Exception as error:
-        return Finding(
-            "database",
-            Health.WRONG,
-            f"{mask(storage or '')}: {first_line(error)}",
-            f"correct --storage or {URL_VARIABLE}",
-        )
     try:
         server = database.write(_try_writing, patience=0)
         return Finding("database", Health.OK, f"{database.masked_url}, {server}")
@@ -285,8 +287,17 @@ def check_database(storage: str | None) -> Finding:
         database.engine.dispose()
 
 
+def _sqlite_path(url: str) -> Path | None:
+    """Return the file of an SQLite URL; None for any other URL, good or bad."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return None
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
 def _try_writing(connection: Connection) -> str:
-    """Name the server, or raise; on SQLite the transaction itself takes the write lock and fails on a read-only file."""
+    """Name the server, or raise; on SQLite beginning the transaction already fails when the file is read-only."""
     if connection.dialect.name == "postgresql":
         may = connection.execute(text("SELECT has_schema_privilege(current_schema(), 'CREATE')")).scalar_one()
         if not may:

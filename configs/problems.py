@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_CREDENTIALS = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)")
 
 
 class SpikebenchError(Exception):
@@ -27,15 +31,25 @@ class SpikebenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A place in a YAML file, or the command line when `file` is None."""
+    """A place where a value came from.
+
+    Args:
+        file: the YAML file, or None when the value came from none.
+        line: 1-based line in the file.
+        origin: what to call the place when there is no file.
+    """
 
     file: Path | None
     line: int | None = None
+    origin: str = "command line"
 
     def __str__(self) -> str:
         if self.file is None:
-            return "command line"
-        return f"{self.file}:{self.line}" if self.line else str(self.file)
+            return self.origin
+        file = self.file
+        if file.is_absolute() and file.is_relative_to(Path.cwd()):
+            file = file.relative_to(Path.cwd())
+        return f"{file}:{self.line}" if self.line else str(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +68,18 @@ class ConfigError(SpikebenchError):
     """Report every problem of a configuration at once.
 
     Args:
-        problems: at least one problem, in the order of file and line.
+        problems: at least one problem; repeated ones are dropped and the rest is put in the order of file and line,
+            those of the command line last.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(sorted(dict.fromkeys(problems), key=_order))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def _order(problem: Problem) -> tuple[bool, str, int]:
+    where = problem.where
+    return where.file is None, str(where.file), where.line or 0
 
 
 def did_you_mean(word: str, known: Sequence[str], limit: int = 3) -> str:
@@ -82,3 +102,28 @@ def did_you_mean(word: str, known: Sequence[str], limit: int = 3) -> str:
     if 0 < len(known) <= 12:
         return "known: " + ", ".join(sorted(known))
     return ""
+
+
+def mask_credentials(text: str) -> str:
+    """Replace the password of every URL in a text by `***`."""
+    return _CREDENTIALS.sub(r"\1:***", text)
+
+
+def shown(value: object, width: int = 60) -> str:
+    """Return a value the way a message shows it: text in quotes, `true`, `null`, sections by their name.
+
+    Args:
+        value: what was read.
+        width: longer texts are cut to so many characters; passwords in URLs are masked.
+    """
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, str):
+        text = mask_credentials(value)
+        return f"'{text if len(text) <= width else text[: width - 3] + '...'}'"
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
+    text = mask_credentials(text)
+    return text if len(text) <= width else text[: width - 3] + "..."

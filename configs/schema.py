@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from configs.annotations import plain_types
+from configs.fit import misfits, with_partners
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -13,9 +17,26 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are refused and a resolved configuration never changes."""
+    """Base of every section: unknown keys and wrong types are refused and a resolved configuration never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_plain_data(cls, values: Any) -> Any:
+        """Take 3.0 where an integer is meant and a list where a tuple is; everything else must have its own type."""
+        if not isinstance(values, dict):
+            return values
+        return {key: _fitted(value, cls, key) for key, value in values.items()}
+
+
+def _fitted(value: object, model: type[BaseModel], key: str) -> object:
+    if not isinstance(value, float | list) or key not in model.model_fields:
+        return value
+    types = plain_types(model.model_fields[key].annotation)
+    if isinstance(value, list):
+        return tuple(value) if tuple in types else value
+    return int(value) if int in types and float not in types and value.is_integer() else value
 
 
 # --- neuron -----------------------------------------------------------------------------------------------------------
@@ -28,8 +49,15 @@ class Surrogate(Section):
     alpha: Positive = Field(4.0, description="slope; sigmoid 4 (Spikformer), atan 2 (snnTorch's RLeaky)")
 
 
+class RecurrentSurrogate(Surrogate):
+    """The same two derivatives with the defaults of the recurrent layer."""
+
+    name: Literal["sigmoid", "atan"] = Field("atan", description="shape of the surrogate derivative")
+    alpha: Positive = Field(2.0, description="slope; atan 2 gives 1 / (1 + (pi (m - threshold))^2)")
+
+
 class LifNeuron(Section):
-    """Leaky integrate-and-fire layer: u = v + (x - v) / tau, spike where u >= v_threshold (TRANSFORMERS section 1)."""
+    """Leaky integrate-and-fire layer: u = v + (x - v) / tau, spike where u >= v_threshold (arXiv 2209.15425)."""
 
     name: Literal["lif"] = "lif"
     tau: float = Field(2.0, gt=1.0, description="membrane time constant in time steps")
@@ -38,17 +66,17 @@ class LifNeuron(Section):
     v_reset: float | None = Field(0.0, description="hard reset value; null subtracts the threshold (soft reset)")
     decay_input: bool = Field(True, description="divide the input by tau as well")
     detach_reset: bool = Field(True, description="no gradient through the reset")
-    surrogate: Surrogate = Surrogate(name="sigmoid", alpha=4.0)
+    surrogate: Surrogate = Surrogate()
     backend: Literal["auto", "torch", "triton", "cuda"] = Field("auto", description="kernel that runs the neurons")
 
 
 class RecurrentLifNeuron(Section):
-    """Recurrent LIF layer of the SRNN: m = beta m + I + (R s + b) - [m > threshold] (STAL section 4)."""
+    """Recurrent LIF layer of the SRNN: m = beta m + I + (R s + b) - [m > threshold] (snnTorch's RLeaky)."""
 
     name: Literal["rlif"] = "rlif"
     beta: Fraction = Field(0.9, description="membrane decay per time step")
     v_threshold: Positive = Field(1.0, description="firing threshold, strict")
-    surrogate: Surrogate = Surrogate(name="atan", alpha=2.0)
+    surrogate: RecurrentSurrogate = RecurrentSurrogate()
 
 
 Neuron = Annotated[LifNeuron | RecurrentLifNeuron, Field(discriminator="name")]
@@ -65,7 +93,7 @@ class EncoderBase(Section):
 
 
 class StalEncoder(EncoderBase):
-    """STAL: two linear blocks and learnable thresholds per pixel and slot (STAL section 3.1)."""
+    """STAL: two linear blocks and learnable thresholds per pixel and slot (arXiv 2407.08362)."""
 
     name: Literal["stal"] = "stal"
     l1_size: Count = Field(784, description="width of the first linear block")
@@ -73,12 +101,12 @@ class StalEncoder(EncoderBase):
     drop_p: float = Field(0.1, ge=0.0, lt=1.0, description="dropout probability")
     alpha: Positive = Field(25.0, description="slope of the threshold sigmoid")
     slot_order: Literal["time_major", "pixel_major"] = Field(
-        "time_major", description="pixel_major feeds the classifier the order of the thesis (quirk Q4)"
+        "time_major", description="pixel_major feeds the classifier the order of the thesis"
     )
 
 
 class ConvStalEncoder(EncoderBase):
-    """ConvSTAL: two convolution blocks, thresholds per time step and pixel (STAL section 3.3)."""
+    """ConvSTAL: two convolution blocks, thresholds per time step and pixel (DeniBademi/Thesis)."""
 
     name: Literal["convstal"] = "convstal"
     hidden_channels: Count = Field(784, description="channels of the first block (l1_sz in the thesis)")
@@ -88,29 +116,34 @@ class ConvStalEncoder(EncoderBase):
 
 
 class StalPsEncoder(EncoderBase):
-    """STAL-PS (ConvSTAL-PS): Spikformer's patch splitting with ReLU and learnable thresholds (STAL section 3.4)."""
+    """STAL-PS (ConvSTAL-PS): Spikformer's patch splitting with ReLU and learnable thresholds (DeniBademi/Thesis)."""
 
     name: Literal["stalps", "convstal_ps"] = "stalps"
     patch_size: Literal[4] = Field(4, description="pixels per token side; the two max-pools fix it to 4")
     alpha: Positive = Field(25.0, description="slope of the threshold sigmoid")
-    threshold_passes: Literal[1, 2] = Field(2, description="2 applies the threshold twice, as published (quirk Q6)")
+    threshold_passes: Literal[1, 2] = Field(2, description="2 applies the threshold twice, as in the thesis")
+
+    @field_validator("name")
+    @classmethod
+    def _one_spelling(cls, _: str) -> str:
+        return "stalps"
 
 
 class SpsEncoder(EncoderBase):
-    """SPS: Spikformer's spiking patch splitting on T copies of the image (STAL section 3.5)."""
+    """SPS: Spikformer's spiking patch splitting on T copies of the image (arXiv 2209.15425)."""
 
     name: Literal["sps"] = "sps"
     patch_size: Literal[4] = Field(4, description="pixels per token side")
 
 
 class RateEncoder(EncoderBase):
-    """Rate coding: a spike where a uniform draw is below the pixel (STAL section 3.6)."""
+    """Rate coding: a spike where a uniform draw is below the pixel."""
 
     name: Literal["rate"] = "rate"
 
 
 class LatencyEncoder(EncoderBase):
-    """Latency coding: one spike per pixel, earlier for brighter ones (STAL section 3.6)."""
+    """Latency coding: one spike per pixel, earlier for brighter ones."""
 
     name: Literal["latency"] = "latency"
 
@@ -124,14 +157,14 @@ Encoder = Annotated[
 
 
 class StalSrnnModel(Section):
-    """Two recurrent LIF layers over the encoder's spikes; logits are summed spikes (STAL section 4)."""
+    """Two recurrent LIF layers over the encoder's spikes; logits are summed spikes (DeniBademi/Thesis)."""
 
     name: Literal["stal_srnn"] = "stal_srnn"
     hidden_size: Count = Field(56, description="width of the hidden recurrent layer (l1_sz in the thesis)")
 
 
 class StalSpikformerModel(Section):
-    """Spikformer with a swappable encoder (STAL section 5)."""
+    """Spikformer with a swappable encoder (arXiv 2209.15425)."""
 
     name: Literal["stal_spikformer"] = "stal_spikformer"
     embed_dims: int = Field(128, ge=8, multiple_of=8, description="token width D")
@@ -154,19 +187,19 @@ class CrossEntropyLoss(Section):
 
 
 class CeSpikeSparsityLoss(Section):
-    """Cross-entropy plus omega (epoch / epochs) (L1 - c K) of the encoder's spikes (STAL sections 2.1, 2.2)."""
+    """Cross-entropy plus omega (epoch / epochs) (L1 - c K) of the encoder's spikes (DeniBademi/Thesis)."""
 
     name: Literal["ce_ss"] = "ce_ss"
     omega: NonNegative = Field(1e-4, description="weight of the sparsity term")
     c: NonNegative = Field(1.0, description="weight of the concentration K inside the sparsity term")
     embedding_layout: Literal["time_first", "as_is"] = Field(
-        "time_first", description="as_is sums over the batch for the SRNN, as in the thesis (quirk Q1)"
+        "time_first", description="as_is sums over the batch for the SRNN, as in the thesis"
     )
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="label smoothing of the cross-entropy part")
 
 
 class CeL1Loss(Section):
-    """Cross-entropy plus the distance of the spike count from the image's scaled area (STAL section 2.5)."""
+    """Cross-entropy plus the distance of the spike count from the image's scaled area (DeniBademi/Thesis)."""
 
     name: Literal["ce_l1"] = "ce_l1"
     alpha: Positive = Field(25.0, description="encoder slope; above 10 spikes are counted at 0.5, without gradient")
@@ -207,7 +240,7 @@ class MnistFilesData(DataBase):
     """The MNIST test files (`t10k-*-ubyte.gz`) of a folder, used as a small set with three splits of its own."""
 
     name: Literal["mnist_files"] = "mnist_files"
-    data_dir: str = Field("data/mnist", description="folder with t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz")
+    data_dir: str = Field("data/mnist", description="folder with t10k-images-idx3-ubyte.gz and ...-labels-idx1-...")
     train_size: Count = Field(8000, description="training images")
     val_size: Count = Field(1000, description="validation images")
     test_size: Count = Field(1000, description="test images")
@@ -263,10 +296,10 @@ class Training(Section):
     eval_batch_size: Count | None = Field(None, description="images per evaluation batch; null uses batch_size")
     accumulation_steps: Count = Field(1, description="batches whose gradients are added up for one optimiser step")
     seed: int = Field(42, ge=0, description="seed of weights, data order, dropout and augmentation")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU where there is one")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU if there is one")
     amp: Literal["off", "fp16", "bf16"] = Field("off", description="automatic mixed precision")
     clip_grad_norm: Positive | None = Field(None, description="largest gradient norm; null does not clip")
-    ema_decay: float | None = Field(None, gt=0.0, lt=1.0, description="decay of averaged weights, which are then validated")
+    ema_decay: float | None = Field(None, gt=0.0, lt=1.0, description="decay of averaged weights, then validated")
     deterministic: bool = Field(True, description="refuse operations that are not reproducible")
     checkpoint_every: Count = Field(1, description="epochs between checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints kept per run")
@@ -277,13 +310,6 @@ class Tracking(Section):
 
     mlflow: bool = Field(False, description="log to MLflow")
     mlflow_uri: str = Field("sqlite:///runs/mlflow.db", description="MLflow tracking URI")
-
-
-DEFAULT_PAIRS = {"stal_srnn": ("rlif", "convstal"), "stal_spikformer": ("lif", "stalps")}
-ENCODERS_OF_MODEL = {
-    "stal_srnn": {"convstal", "stal", "rate", "latency"},
-    "stal_spikformer": {"stalps", "convstal_ps", "sps"},
-}
 
 
 class RunConfig(Section):
@@ -302,28 +328,13 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_partners(cls, values: object) -> object:
-        """Give a model its usual neuron and encoder where the file names none."""
-        if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-            return values
-        neuron, encoder = DEFAULT_PAIRS.get(values["model"].get("name", ""), (None, None))
-        filled = dict(values)
-        for section, name in (("neuron", neuron), ("encoder", encoder)):
-            given = filled.get(section, {})
-            if name is not None and isinstance(given, dict) and "name" not in given:
-                filled[section] = {"name": name, **given}
-        return filled
+    def _fill_partners(cls, values: Any) -> Any:
+        return with_partners(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        neuron, _ = DEFAULT_PAIRS[self.model.name]
-        if self.neuron.name != neuron:
-            raise ValueError(f"model '{self.model.name}' takes neuron '{neuron}', not '{self.neuron.name}'")
-        if self.encoder.name not in ENCODERS_OF_MODEL[self.model.name]:
-            allowed = ", ".join(sorted(ENCODERS_OF_MODEL[self.model.name]))
-            raise ValueError(f"model '{self.model.name}' takes one of the encoders {allowed}, not '{self.encoder.name}'")
-        if isinstance(self.model, StalSpikformerModel) and self.model.embed_dims % self.model.num_heads:
-            raise ValueError(
-                f"model.num_heads ({self.model.num_heads}) must divide model.embed_dims ({self.model.embed_dims})"
-            )
+        found = misfits(self.model_dump())
+        if found:
+            text = "; ".join(f"{misfit.key}: {misfit.message}" for misfit in found)
+            raise PydanticCustomError("misfit", "{text}", {"text": text, "misfits": found})
         return self

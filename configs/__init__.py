@@ -1,0 +1,1 @@
+"""What is fixed: the typed configuration of a run, its YAML files and how they are resolved. Never imports torch."""

@@ -1,0 +1,152 @@
+"""Which parts of a configuration fit together: the checks that look at more than one key.
+
+They work on plain data, so that they can be told beside other mistakes of a file: a check is left out where its keys
+are missing or of a wrong type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT_PAIRS = {"stal_srnn": ("rlif", "convstal"), "stal_spikformer": ("lif", "stalps")}
+ENCODERS_OF_MODEL = {
+    "stal_srnn": {"convstal", "stal", "rate", "latency"},
+    "stal_spikformer": {"stalps", "convstal_ps", "sps"},
+}
+PATCH_ENCODERS = frozenset({"stalps", "convstal_ps", "sps"})
+DEFAULT_KINDS = {"loss": "cross_entropy", "data": "digits"}
+IMAGE_SHAPES = {  # (channels, height, width) of each data set's own images
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "mnist_files": (1, 28, 28),
+    "fashion_mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
+}
+MNIST_FILES_IMAGES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Keys that do not go together: the one to change first, and why."""
+
+    key: str
+    message: str
+
+
+def kind_of(section: object) -> str | None:
+    """Return the `name` of a section given as plain data or as a model, or None where it has none."""
+    name = section.get("name") if isinstance(section, Mapping) else getattr(section, "name", None)
+    return name if isinstance(name, str) else None
+
+
+def default_kinds(model: str | None) -> dict[str, str]:
+    """Return the kind that each section has where a file names none; neuron and encoder follow from the model."""
+    partners = dict(zip(("neuron", "encoder"), DEFAULT_PAIRS.get(model or "", ()), strict=False))
+    return {**DEFAULT_KINDS, **partners}
+
+
+def with_partners(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose sections that name no kind have their usual one."""
+    filled = dict(values)
+    for section, kind in default_kinds(kind_of(values.get("model"))).items():
+        given = filled.get(section, {})
+        if isinstance(given, Mapping) and "name" not in given:
+            filled[section] = {"name": kind, **given}
+    return filled
+
+
+def misfits(values: Mapping[str, Any]) -> list[Misfit]:
+    """Return everything in a configuration that does not go together.
+
+    Args:
+        values: the configuration as plain data; keys that are missing or of a wrong type are passed over.
+    """
+    sections = {key: value if isinstance(value, Mapping) else {} for key, value in values.items()}
+    for name in ("model", "neuron", "encoder", "data", "augmentation"):
+        sections.setdefault(name, {})
+    return [
+        *_partners(sections["model"], sections["neuron"], sections["encoder"]),
+        *_widths(sections["model"], sections["encoder"]),
+        *_images(sections["encoder"], sections["data"]),
+        *_splits(sections["data"]),
+        *_crop(sections["augmentation"]),
+    ]
+
+
+def _partners(model: Mapping[str, Any], neuron: Mapping[str, Any], encoder: Mapping[str, Any]) -> Iterator[Misfit]:
+    name = kind_of(model)
+    if name not in DEFAULT_PAIRS:
+        return
+    wanted, _ = DEFAULT_PAIRS[name]
+    given = kind_of(neuron)
+    if given is not None and given != wanted:
+        yield Misfit("neuron.name", f"model '{name}' takes neuron '{wanted}', got '{given}'")
+    given = kind_of(encoder)
+    if given is not None and given not in ENCODERS_OF_MODEL[name]:
+        allowed = ", ".join(f"'{encoder}'" for encoder in sorted(ENCODERS_OF_MODEL[name]))
+        yield Misfit("encoder.name", f"model '{name}' takes one of the encoders {allowed}, got '{given}'")
+
+
+def _widths(model: Mapping[str, Any], encoder: Mapping[str, Any]) -> Iterator[Misfit]:
+    width, heads = _integer(model, "embed_dims"), _integer(model, "num_heads")
+    if width and heads and width % heads:
+        yield Misfit("model.num_heads", f"expected a divisor of model.embed_dims ({width}), got {heads}")
+    kernel = _integer(encoder, "kernel_size")
+    if kernel and kernel % 2 == 0:
+        yield Misfit("encoder.kernel_size", f"expected an odd number, got {kernel}")
+
+
+def _images(encoder: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Misfit]:
+    shape = IMAGE_SHAPES.get(kind_of(data) or "")
+    if shape is None:
+        return
+    side = _integer(data, "image_size") or shape[1]
+    if kind_of(encoder) in PATCH_ENCODERS and side % 4:
+        yield Misfit("data.image_size", f"encoder '{kind_of(encoder)}' expects a multiple of 4, got {side}")
+    if kind_of(encoder) == "stal":
+        yield from _stal_widths(encoder, pixels=shape[0] * side * side)
+
+
+def _stal_widths(encoder: Mapping[str, Any], pixels: int) -> Iterator[Misfit]:
+    for key in ("l1_size", "l2_size"):
+        width = _integer(encoder, key)
+        if width and pixels % width and width % pixels:
+            yield Misfit(f"encoder.{key}", f"expected a divisor or a multiple of the {pixels} inputs, got {width}")
+            return
+    width, steps = _integer(encoder, "l2_size"), _integer(encoder, "time_steps")
+    if width and steps and (width >= pixels * steps or (pixels * steps) % width):
+        yield Misfit(
+            "encoder.l2_size",
+            f"expected a divisor of inputs x time_steps ({pixels} x {steps}) smaller than it, got {width}",
+        )
+
+
+def _splits(data: Mapping[str, Any]) -> Iterator[Misfit]:
+    if kind_of(data) == "digits":
+        val, test = data.get("val_fraction"), data.get("test_fraction")
+        if isinstance(val, float) and isinstance(test, float) and val + test >= 1.0:
+            message = f"val_fraction + test_fraction leave no training images ({val} + {test})"
+            yield Misfit("data.test_fraction", message)
+    if kind_of(data) == "mnist_files":
+        sizes = [_integer(data, key) for key in ("train_size", "val_size", "test_size")]
+        total = sum(size or 0 for size in sizes)
+        if total > MNIST_FILES_IMAGES:
+            message = f"the three sizes add up to {total} images, the files hold {MNIST_FILES_IMAGES}"
+            yield Misfit("data.train_size", message)
+
+
+def _crop(augmentation: Mapping[str, Any]) -> Iterator[Misfit]:
+    scale = augmentation.get("crop_scale")
+    if not isinstance(scale, list | tuple) or len(scale) != 2 or not all(isinstance(end, int | float) for end in scale):
+        return
+    low, high = scale
+    if not 0.0 < low <= high <= 1.0:
+        yield Misfit("augmentation.crop_scale", f"expected 0 < low <= high <= 1, got {low} and {high}")
+
+
+def _integer(section: Mapping[str, Any], key: str) -> int | None:
+    value = section.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

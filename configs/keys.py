@@ -1,0 +1,81 @@
+"""Every dotted key of the configuration, with the types it takes and the kinds of its section that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from configs.annotations import kinds, literals, models, plain_types
+from configs.schema import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """One key.
+
+    Args:
+        key: dotted (`encoder.l1_size`).
+        kinds: names of the kinds of the section that have it (`("stal",)`); () where the section has one kind only.
+        types: plain Python types it takes.
+        values: what it is limited to where it is a choice; () otherwise.
+        description: one line from the schema.
+    """
+
+    key: str
+    kinds: tuple[str, ...]
+    types: frozenset[type]
+    values: tuple[Any, ...]
+    description: str
+
+
+@cache
+def known_keys() -> dict[str, KeyInfo]:
+    """Return every key that some configuration can have, by its dotted name."""
+    found: dict[str, KeyInfo] = {}
+    for info in _walk(RunConfig, "", ()):
+        other = found.get(info.key)
+        found[info.key] = _joined(other, info) if other else info
+    return found
+
+
+@cache
+def sections() -> frozenset[str]:
+    """Return the dotted names of everything that holds keys itself (`training`, `neuron.surrogate`)."""
+    return frozenset(key.rpartition(".")[0] for key in known_keys())
+
+
+@cache
+def sections_with_kinds() -> frozenset[str]:
+    """Return the sections whose `name` chooses which keys they have."""
+    return frozenset(name for name, field in RunConfig.model_fields.items() if len(models(field.annotation)) > 1)
+
+
+def has_key(key: str, kind: str | None) -> bool:
+    """Return whether a section of the given kind has the key; True for keys whose section has one kind only."""
+    info = known_keys().get(key)
+    return info is not None and (not info.kinds or kind in info.kinds)
+
+
+def _walk(model: type[BaseModel], prefix: str, kinds_of_section: tuple[str, ...]) -> Iterator[KeyInfo]:
+    for name, field in model.model_fields.items():
+        held = models(field.annotation)
+        key = f"{prefix}{name}"
+        if not held:
+            types, values = plain_types(field.annotation), literals(field.annotation)
+            yield KeyInfo(key, kinds_of_section, types, values, field.description or "")
+        for member in held:
+            yield from _walk(member, f"{key}.", kinds(member) if len(held) > 1 else kinds_of_section)
+
+
+def _joined(one: KeyInfo, other: KeyInfo) -> KeyInfo:
+    return KeyInfo(
+        one.key,
+        tuple(dict.fromkeys(one.kinds + other.kinds)),
+        one.types | other.types,
+        tuple(dict.fromkeys(one.values + other.values)),
+        one.description or other.description,
+    )

@@ -74,7 +74,7 @@ def _dirty_hash() -> str | None:
 def _git(*arguments: str) -> str | None:
     """Run git in the folder the code lies in; None where there is no git or no checkout."""
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
-
 from search_spaces.space import Sampler
 
 MAKERS: dict[str, Callable[[Sampler, int, int], BaseSampler]] = {

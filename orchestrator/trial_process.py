@@ -33,6 +33,11 @@ from trainers.protocol import (
 
 EXIT_PREEMPTED = 75
 EXIT_OOM = 70
+PRELOAD = [
+    "trainers.training",
+    "trainers.factory",
+    "trainers.checkpoint",
+]  # what a forkserver imports once for all trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,7 @@ def run(spec: TrialSpec, reporter: PipeReporter) -> TrialEnd:
     except MemoryError as error:
         traceback.print_exc()
         return TrialEnd(EndReason.OOM, f"out of memory: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever a trainer raises ends one trial, never the worker
+    except Exception as error:  # whatever a trainer raises ends one trial, never the worker
         traceback.print_exc()
         reason = EndReason.OOM if type(error).__name__ == "OutOfMemoryError" else EndReason.ERROR
         return TrialEnd(reason, f"{type(error).__name__}: {error}".splitlines()[0])

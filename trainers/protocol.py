@@ -1,7 +1,7 @@
 """What a trainer and whoever runs it say to each other.
 
-A trainer is any callable with the signature of `Trainer`; `trainers.train` is the one that is shipped. It knows nothing of
-studies or databases: it tells a `Reporter` what happened and asks it whether to go on.
+A trainer is any callable with the signature of `Trainer`; `trainers.train` is the one that is shipped. It
+knows nothing of studies or databases: it tells a `Reporter` what happened and asks it whether to go on.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Result:
         outcome: finished, stopped by a verdict, or preempted with a checkpoint to go on from.
         epochs: epochs completed.
         metrics: the metrics of the last completed epoch; empty when none was completed.
-        best: the metrics of the epoch with the highest `val_accuracy` (of the last epoch where there is no such metric).
+        best: the metrics of the epoch with the highest `val_accuracy`, or of the last epoch without that metric.
         checkpoint: the newest checkpoint, or None when the run keeps none.
     """
 

@@ -1,4 +1,4 @@
-"""Bring our tables to the newest revision, in a version table of our own (Optuna and MLflow both use Alembic's default)."""
+"""Bring our tables to the newest revision; the version table is our own, since Optuna and MLflow share Alembic's."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from trainers.guards import CHECK_EVERY, FiniteGuard, choose_device, finite_metrics
+from trainers.protocol import DivergedError, TrainerError
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_cpu_guard_raises_at_the_step_itself(bad: float) -> None:
+    guard = FiniteGuard(torch.device("cpu"))
+    guard.watch(torch.tensor(1.0), 2, 4)
+    with pytest.raises(DivergedError, match="epoch 2, step 5"):
+        guard.watch(torch.tensor(bad), 2, 5)
+
+
+def queued_guard() -> FiniteGuard:
+    """A guard that behaves as on a GPU, on tensors that live on the CPU."""
+    guard = FiniteGuard(torch.device("cpu"))
+    guard._on_cpu = False
+    return guard
+
+
+def test_gpu_guard_names_the_first_bad_step_when_asked() -> None:
+    guard = queued_guard()
+    for step, loss in enumerate((1.0, math.nan, 2.0, math.inf), start=1):
+        guard.watch(torch.tensor(loss), 3, step)
+    with pytest.raises(DivergedError, match="epoch 3, step 2"):
+        guard.check(3)
+
+
+def test_gpu_guard_looks_by_itself_every_so_often() -> None:
+    guard = queued_guard()
+    with pytest.raises(DivergedError, match="epoch 1, step 1,|epoch 1, step 1:"):
+        for step in range(1, CHECK_EVERY + 1):
+            guard.watch(torch.tensor(math.nan if step == 1 else 0.0), 1, step)
+    assert step == CHECK_EVERY
+
+
+def test_metrics_that_are_not_finite_are_left_out_but_a_loss_is_a_divergence() -> None:
+    assert finite_metrics({"val_loss": 1.0, "val_f1": math.nan}, 1, "val_loss") == {"val_loss": 1.0}
+    with pytest.raises(DivergedError, match="val_loss is inf after epoch 4"):
+        finite_metrics({"val_loss": math.inf}, 4, "val_loss")
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(TrainerError, match="sees .* CUDA device"):
+        choose_device("cuda:99")

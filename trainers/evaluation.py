@@ -1,0 +1,111 @@
+"""Measure a model on a split: during training, and later from nothing but a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from configs.resolve import with_params
+from trainers import checkpoint as checkpoints
+from trainers.data import Split, load_data
+from trainers.data.batches import eval_batches
+from trainers.data.bundle import SPLITS
+from trainers.determinism import derive_seed, isolated_rng, reproducible
+from trainers.factory import build_model
+from trainers.guards import choose_device
+from trainers.metrics import EvaluationMetrics, FiringRates
+from trainers.protocol import CheckpointError, TrainerError
+from trainers.tasks import ClassificationTask, make_task
+
+
+def measure(
+    task: ClassificationTask,
+    model: nn.Module,
+    split: Split,
+    *,
+    epoch: int,
+    batch_size: int,
+    seed: int,
+    num_classes: int,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Run a model over a whole split and return its metrics.
+
+    The random numbers drawn here (rate coding) come from a stream of their own: the same weights give the same metrics
+    whenever they are measured, and training draws what it would have drawn without the measurement.
+
+    Args:
+        task: runs a batch.
+        model: the model; it is left in evaluation mode.
+        split: the images, on the model's device.
+        epoch: 0-based epoch, for the loss.
+        batch_size: images per batch.
+        seed: the run's seed.
+        num_classes: classes of the data set.
+        between: called after each batch; may raise to end the measurement.
+
+    Returns:
+        Metric name, without the split's name, to value.
+    """
+    model.eval()
+    metrics = EvaluationMetrics(num_classes)
+    with isolated_rng(derive_seed(seed, "evaluate"), task.device), torch.inference_mode(), FiringRates(model) as rates:
+        for images, labels in eval_batches(split, batch_size):
+            output = task.step(model, images, labels, epoch)
+            metrics.update(output.logits, labels, output.embeddings, output.loss)
+            between()
+    return {**metrics.compute(), **rates.compute()}
+
+
+def evaluate(
+    checkpoint: Path, split: str = "test", *, overrides: Mapping[str, object] | None = None, threads: int | None = None
+) -> dict[str, float]:
+    """Rebuild the model of a checkpoint and measure it on a split.
+
+    Averaged weights are measured where the run kept them, as in training.
+
+    Args:
+        checkpoint: file written by a run; the configuration is in it.
+        split: `train`, `val` or `test`.
+        overrides: dotted keys of the configuration to new values, for a data folder or a device of this machine.
+        threads: CPU threads to use; None leaves them as they are.
+
+    Returns:
+        Metrics named `<split>_*`; with the run's own seed, threads and device those of `val` equal what it reported.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another schema version, or does not fit the model.
+        DataNotFoundError: the data set is not there.
+        TrainerError: there is no such split or device.
+    """
+    if split not in SPLITS:
+        raise TrainerError(f"there is no split '{split}': use one of {', '.join(SPLITS)}")
+    content = checkpoints.load(checkpoint)
+    config = with_params(checkpoints.config_of(content, checkpoint), overrides or {})
+    device = choose_device(config.training.device)
+    with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
+        data = load_data(config.data)
+        model = build_model(config, data.shape, data.num_classes, device)
+        _load_weights(model, content, checkpoint)
+        measured = measure(
+            make_task(config, device),
+            model,
+            data.split(split).to(device),
+            epoch=max(content["epoch"] - 1, 0),
+            batch_size=config.training.eval_batch_size or config.training.batch_size,
+            seed=config.training.seed,
+            num_classes=data.num_classes,
+        )
+    return {f"{split}_{name}": value for name, value in measured.items()}
+
+
+def _load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:
+    try:
+        weights = content["weights"]
+        model.load_state_dict(weights["model"] if weights["ema"] is None else weights["ema"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint} does not fit the model of its own configuration: {error}") from error

@@ -1,0 +1,158 @@
+"""Optimiser, schedule, averaged weights and batch mixing, all by timm, and the update that brings them together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import trainers.torchvision_ops  # noqa: F401  (timm imports torchvision)
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+
+from configs.problems import did_you_mean
+from trainers.protocol import TrainerError
+
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler
+
+    from configs.schema import Augmentation, Optimizer, Schedule, Training
+
+
+def make_optimizer(model: nn.Module, section: Optimizer) -> torch.optim.Optimizer:
+    """Create the optimiser by its timm name, at exactly the learning rate given.
+
+    Args:
+        model: whose trainable parameters are optimised.
+        section: `optimizer` of the configuration.
+
+    Raises:
+        TrainerError: timm knows no optimiser of that name, or it does not take one of the settings.
+    """
+    known = list_optimizers()
+    if section.name.lower() not in known:
+        hint = did_you_mean(section.name, known) or f"timm knows {len(known)}, among them adamw, lamb and sgd"
+        raise TrainerError(f"optimizer.name: '{section.name}' is no optimiser of timm; {hint}")
+    given = {"betas": section.betas, "eps": section.eps}
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=section.name.lower(),
+            lr=section.learning_rate,
+            weight_decay=section.weight_decay,
+            momentum=section.momentum,
+            filter_bias_and_bn=not section.decay_bias_and_norm,
+            **{key: value for key, value in given.items() if value is not None},
+        )
+    except TypeError as error:
+        raise TrainerError(f"optimizer.{section.name} does not take one of the settings given: {error}") from error
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, section: Schedule, epochs: int) -> Scheduler:
+    """Create the learning-rate schedule; `step(epoch)` with the 0-based epoch sets that epoch's rate.
+
+    Args:
+        optimizer: whose learning rate is set.
+        section: `schedule` of the configuration.
+        epochs: epochs of the whole run, warm-up included.
+    """
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=section.name,
+        num_epochs=epochs,
+        decay_epochs=section.step_epochs,
+        decay_rate=section.gamma,
+        min_lr=section.min_learning_rate,
+        warmup_lr=section.warmup_learning_rate,
+        warmup_epochs=section.warmup_epochs,
+    )
+    return scheduler
+
+
+def make_mixup(section: Augmentation, num_classes: int) -> Mixup | None:
+    """Create the mixing of whole batches (mixup, CutMix or both), or None when both are off.
+
+    Label smoothing is the loss's affair: it treats the mixed targets as it treats plain ones.
+    """
+    if not section.mixup and not section.cutmix:
+        return None
+    return Mixup(
+        mixup_alpha=section.mixup,
+        cutmix_alpha=section.cutmix,
+        prob=section.mix_probability,
+        switch_prob=section.mix_switch_probability,
+        label_smoothing=0.0,
+        num_classes=num_classes,
+    )
+
+
+class Updater:
+    """Turn losses into better weights: scaled backward pass, accumulation, clipping, optimiser step, averaged weights.
+
+    Args:
+        model: the model that is trained, already on its device.
+        optimizer: over the model's parameters.
+        section: `training` of the configuration (amp, clip_grad_norm, ema_decay).
+        device: where the model is.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, section: Training, device: torch.device
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self._clip = section.clip_grad_norm
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._scaler = torch.amp.GradScaler(device.type, enabled=section.amp == "fp16")  # type: ignore[attr-defined]
+        self.ema = None if section.ema_decay is None else ModelEmaV3(model, decay=section.ema_decay)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model whose accuracy counts: the averaged one where averaging is on."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def backward(self, loss: Tensor, share: float) -> None:
+        """Add the gradients of one batch.
+
+        Args:
+            loss: scalar.
+            share: weight of this batch in the update, 1 / (batches accumulated).
+        """
+        self._scaler.scale(loss * share if share != 1.0 else loss).backward()
+
+    def update(self) -> None:
+        """Take one optimiser step with the gradients added up so far, and forget them."""
+        if self._clip is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything an update depends on, for a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state of `state_dict`; the models load strictly."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,84 @@
+"""How far a run has come: position, running sums, finished epochs, and the clock."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.protocol import EpochReport
+
+
+class Progress:
+    """Position and measurements of a run, as they go into its checkpoints.
+
+    Args:
+        device: where the running sums are kept, so that adding to them does not wait for a GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.epoch = 0  # epochs completed
+        self.step = 0  # batches done in the current epoch
+        self.history: list[EpochReport] = []
+        # sums over the epoch's images of loss, right answers and ones; Apple GPUs have no float64
+        self._sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self._started = perf_counter()
+        self._seconds_before = 0.0  # of this epoch, spent before the run was continued
+
+    def start_clock(self) -> None:
+        """Begin to time what is left of the current epoch."""
+        self._started = perf_counter()
+
+    def seconds(self) -> float:
+        """Return the time spent on the current epoch, in all its parts."""
+        return self._seconds_before + perf_counter() - self._started
+
+    def count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            loss: scalar mean over the batch.
+            logits: `[B, K]`.
+            targets: `[B]` classes or `[B, K]` probabilities; the likeliest class counts as the right answer.
+        """
+        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        right = (logits.argmax(1) == classes).sum()
+        self._sums[0] += loss * len(logits)
+        self._sums[1] += right
+        self._sums[2] += len(logits)
+        self.step += 1
+
+    def train_metrics(self) -> dict[str, float]:
+        """Return the means over the epoch so far, one wait for the device."""
+        loss, right, count = self._sums.tolist()
+        return {"train_loss": loss / count, "train_accuracy": right / count}
+
+    def finish_epoch(self, report: EpochReport) -> None:
+        """Enter a finished epoch and start the next from nothing."""
+        self.history.append(report)
+        self.epoch += 1
+        self.step = 0
+        self._sums.zero_()
+        self._seconds_before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as plain values and tensors."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": self._sums.cpu(),
+            "seconds": self.seconds() if self.step else 0.0,
+            "history": [
+                {"epoch": past.epoch, "epochs": past.epochs, "metrics": past.metrics, "seconds": past.seconds}
+                for past in self.history
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state of `state_dict`."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._sums.copy_(state["sums"])
+        self._seconds_before = state["seconds"]
+        self.history = [EpochReport(**past) for past in state["history"]]

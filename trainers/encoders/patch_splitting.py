@@ -28,9 +28,7 @@ class PatchSplitting(TokenEncoder):
         if patch_size != PATCH:
             raise ValueError(f"patch_size must be {PATCH}, which the two max-pools fix, got {patch_size}")
         if img_size % PATCH:
-            raise ValueError(
-                f"the image side must be a multiple of {PATCH}, got {img_size}; set data.image_size"
-            )
+            raise ValueError(f"the image side must be a multiple of {PATCH}, got {img_size}; set data.image_size")
         if embed_dims % 8:
             raise ValueError(f"embed_dims must be a multiple of 8, got {embed_dims}")
         self.num_tokens = (img_size // PATCH) ** 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.encoders.base import register_encoder
@@ -90,12 +92,16 @@ class RepeatedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [B, C, H, W]."""
-        if not self.training:
+        mean, var, batches = self.running_mean, self.running_var, self.num_batches_tracked
+        if not self.training or mean is None or var is None or batches is None:
             return super().forward(input)
-        assert self.running_var is not None
-        kept = self.running_var * (1 - (self.momentum or 0.0))
-        out = super().forward(input)
+        momentum = self.momentum or 0.0
+        # Autograd holds on to the buffers that batch_norm updates: it gets copies, the module's own can then be changed.
+        new_mean, new_var = mean.clone(), var.clone()
+        out = F.batch_norm(input, new_mean, new_var, self.weight, self.bias, True, momentum, self.eps)
         n = input.numel() // self.num_features
         scale = self.repeats * (n - 1) / (self.repeats * n - 1)  # from n / (n - 1) to Tn / (Tn - 1)
-        self.running_var.lerp_(kept, 1 - scale)
+        mean.copy_(new_mean)
+        var.copy_(torch.lerp(var * (1 - momentum), new_var, scale))
+        batches.add_(1)
         return out

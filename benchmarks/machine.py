@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
+from rich.console import Console
 
 from orchestrator.provenance import cpu_name
 from orchestrator.slots import cpu_cores, gpus
@@ -30,6 +31,12 @@ def machine_facts() -> dict[str, object]:
 def describe(facts: dict[str, object]) -> str:
     """Return one line that names the machine."""
     return f"{facts['cores']} cores, {facts['cpu']}, {facts['memory_gib']} GiB, load {facts['load_average']}"
+
+
+def wide_console() -> Console:
+    """Return a console that does not break tables when its output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
 
 
 def _version(package: str) -> str | None:

@@ -22,13 +22,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select
 
 from benchmarks.baselines import EPOCHS, run_optuna, run_ray, start_ray, stop_ray
 from benchmarks.databases import NewUrl, postgresql_urls, sqlite_urls
-from benchmarks.machine import describe, machine_facts
+from benchmarks.machine import describe, machine_facts, wide_console
 from benchmarks.trivial_trainer import RANGES
 from orchestrator.database import open_database
 from orchestrator.tables import JobRow, JobState
@@ -211,7 +210,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print and write."""
     options = parse_arguments()
-    console = Console()
+    console = wide_console()
     facts = machine_facts()
     console.print(describe(facts))
     rows: list[Row] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import subprocess
 import sys
 import tomllib
@@ -77,6 +78,22 @@ def test_building_blocks_see_no_configuration() -> None:
         for line, module in imports(path)
         if module.split(".")[0] == "configs" and module != "configs.problems"
     ]
+    assert wrong == []
+
+
+def test_torchvision_is_mended_before_it_is_imported() -> None:
+    """timm and spikingjelly import torchvision, which fails beside a CPU-only torch without this."""
+    wrong = []
+    for path in MODULES:
+        found = list(imports(path))
+        mended = min((line for line, module in found if module == "trainers.torchvision_ops"), default=math.inf)
+        wrong += [
+            f"{named(path)}:{line} imports {module}"
+            for line, module in found
+            if module.split(".")[0] in {"timm", "torchvision", "spikingjelly"}
+            and line < mended
+            and path.name != "torchvision_ops.py"
+        ]
     assert wrong == []
 
 

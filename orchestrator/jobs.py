@@ -105,9 +105,11 @@ def register_worker(connection: Connection, worker: WorkerIdentity, study_id: in
     )
 
 
-def end_worker(connection: Connection, worker_id: str) -> None:
-    """Write that a worker has left."""
-    connection.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(ended_at=database_now(), job_id=None))
+def end_workers(connection: Connection, worker_ids: Sequence[str]) -> None:
+    """Write that workers have left or are dead."""
+    connection.execute(
+        update(WorkerRow).where(WorkerRow.id.in_(worker_ids)).values(ended_at=database_now(), job_id=None)
+    )
 
 
 def beat(connection: Connection, worker_id: str) -> None:

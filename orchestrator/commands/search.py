@@ -70,7 +70,7 @@ def command(
     opened = open_study(database, checked, name=study, trials=trials)
     state = run_study(console, database, opened, places, runs_dir)
     report = write_report(database, opened.name, runs_dir / opened.name / "report.html")
-    print_summary(console, database, opened, report)
+    print_summary(console, database, opened.name, report)
     if state is StudyState.STOPPED:
         raise typer.Exit(1)
 

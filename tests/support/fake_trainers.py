@@ -94,3 +94,17 @@ def measures_nothing(config: RunConfig, report: Reporter, resume_from: Path | No
     """Finish without the metrics that objectives name."""
     report.epoch(EpochReport(1, 1, {"val_loss": 1.0}, 0.0))
     return Result(Outcome.FINISHED, 1, {}, {}, None)
+
+
+def deaf(
+    config: RunConfig,
+    report: Reporter,
+    resume_from: Path | None = None,
+    *,
+    run_dir: Path | None = None,
+    threads: int | None = None,
+) -> Result:
+    """Report one epoch and then hear nothing for a long time."""
+    report.epoch(EpochReport(1, config.training.epochs, metrics_of(config, 1), 0.0))
+    time.sleep(600)
+    raise AssertionError

@@ -1,0 +1,136 @@
+"""A search that is killed at random moments ends as one that never was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from searching import curves, finish, kill_group, query, start, wait_for, write_space
+
+pytestmark = pytest.mark.system
+
+TRIALS, EPOCHS, KILLS = 5, 6, 5
+
+
+def assert_sound(folder: Path, trials: int, epochs: int) -> None:
+    """Check that the study has exactly its trials, each whole, and nothing is left running."""
+    assert Counter(query(folder, "SELECT state FROM trials")) == {("COMPLETE",): trials}
+    assert query(folder, "SELECT count(DISTINCT number), count(*) FROM trials") == [(trials, trials)]
+    assert Counter(query(folder, "SELECT state, told FROM sb_jobs")) == {("done", 1): trials}
+    rows = query(
+        folder, "SELECT job_id, group_concat(epoch) FROM (SELECT * FROM sb_epochs ORDER BY 1, 2) GROUP BY job_id"
+    )
+    assert [epochs_of for _, epochs_of in rows] == [",".join(map(str, range(1, epochs + 1)))] * trials
+
+
+def timeless(values: dict[tuple[int, int, str], float]) -> dict[tuple[int, int, str], float]:
+    return {key: value for key, value in values.items() if "seconds" not in key[2] and "memory" not in key[2]}
+
+
+def test_five_kills_of_everything_lose_nothing(tmp_path: Path) -> None:
+    seed = int(os.environ.get("SPIKEBENCH_TEST_SEED", "0")) or random.randrange(1, 10**6)
+    print(f"SPIKEBENCH_TEST_SEED={seed}")
+    moments = random.Random(seed)
+    killed, calm = tmp_path / "killed", tmp_path / "calm"
+    changes = {"budget": {"trials": TRIALS}}
+    for folder in (killed, calm):
+        folder.mkdir()
+        space = write_space(folder, **changes)
+        space.write_text(space.read_text().replace("training.epochs: 4", f"training.epochs: {EPOCHS}"))
+    for _ in range(KILLS):
+        process = start(killed, killed / "tiny.yaml")
+        wait_for(killed, "SELECT count(*) FROM sb_workers WHERE ended_at IS NULL")
+        time.sleep(moments.uniform(0.0, 3.5))
+        kill_group(process)
+    output = finish(start(killed, killed / "tiny.yaml"))
+    assert "is complete" in output
+    assert_sound(killed, TRIALS, EPOCHS)
+    assert "is complete" in finish(start(calm, calm / "tiny.yaml"))
+    assert timeless(curves(killed)) == timeless(curves(calm))
+
+
+def test_the_same_command_after_the_end_says_that_the_study_is_complete(tmp_path: Path) -> None:
+    space = write_space(tmp_path, trainer="fake_trainers:quick")
+    assert "is complete: 4 of 4" in finish(start(tmp_path, space))
+    before = query(tmp_path, "SELECT count(*) FROM sb_attempts")
+    output = finish(start(tmp_path, space))
+    assert "4 of 4 trials done" in output
+    assert "is complete: 4 of 4" in output
+    assert query(tmp_path, "SELECT count(*) FROM sb_attempts") == before
+    assert "6 of 6" in finish(start(tmp_path, space, "--trials", "6"))
+
+
+def test_ctrl_c_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    space = write_space(
+        tmp_path, trainer="fake_trainers:steady", overrides={"loss.name": "ce_ss", "training.epochs": 60}
+    )
+    process = start(tmp_path, space, "--trials", "2")
+    wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output = finish(process, timeout=60)
+    assert process.returncode == 1
+    assert "interrupted" in output
+    assert Counter(query(tmp_path, "SELECT state, attempt FROM sb_jobs")) == {("pending", 1): 2}
+    assert query(tmp_path, "SELECT DISTINCT end_reason FROM sb_attempts") == [("preempted",)]
+    assert "is complete: 2 of 2" in finish(start(tmp_path, space, "--trials", "2"))
+    assert_sound(tmp_path, 2, 60)
+
+
+def test_ctrl_c_twice_ends_at_once_and_still_loses_nothing(tmp_path: Path) -> None:
+    space = write_space(tmp_path, trainer="fake_trainers:deaf", overrides={"loss.name": "ce_ss", "training.epochs": 40})
+    process = start(tmp_path, space, "--trials", "2")
+    wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    finish(process, timeout=30)
+    assert time.monotonic() - began < 5
+    assert Counter(query(tmp_path, "SELECT state FROM sb_jobs")) == {("pending",): 2}
+
+
+@pytest.mark.parametrize("victim", ["worker", "trial"])
+def test_a_killed_worker_or_trial_is_replaced_while_the_search_goes_on(tmp_path: Path, victim: str) -> None:
+    space = write_space(
+        tmp_path, trainer="fake_trainers:steady", overrides={"loss.name": "ce_ss", "training.epochs": 50}
+    )
+    process = start(tmp_path, space, "--trials", "2")
+    wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
+    table, reason = ("sb_workers", "lost") if victim == "worker" else ("sb_attempts", "crash")
+    os.kill(query(tmp_path, f"SELECT pid FROM {table} WHERE ended_at IS NULL")[0][0], signal.SIGKILL)
+    assert "is complete: 2 of 2" in finish(process)
+    assert_sound(tmp_path, 2, 50)
+    reasons = Counter(row[0] for row in query(tmp_path, "SELECT end_reason FROM sb_attempts"))
+    assert reasons == {"finished": 2, reason: 1}
+
+
+def test_a_killed_controller_leaves_no_process_and_its_trials_are_given_back(tmp_path: Path) -> None:
+    space = write_space(
+        tmp_path, trainer="fake_trainers:steady", overrides={"loss.name": "ce_ss", "training.epochs": 60}
+    )
+    process = start(tmp_path, space, "--trials", "2")
+    wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
+    process.kill()
+    wait_for(tmp_path, "SELECT count(*) = 0 FROM sb_workers WHERE ended_at IS NULL")
+    assert Counter(query(tmp_path, "SELECT state FROM sb_jobs")) == {("pending",): 2}
+    assert "is complete: 2 of 2" in finish(start(tmp_path, space, "--trials", "2"))
+    assert_sound(tmp_path, 2, 60)
+
+
+def test_a_second_controller_is_refused_with_one_line(tmp_path: Path) -> None:
+    space = write_space(
+        tmp_path, trainer="fake_trainers:steady", overrides={"loss.name": "ce_ss", "training.epochs": 200}
+    )
+    first = start(tmp_path, space, "--trials", "1")
+    wait_for(tmp_path, "SELECT count(*) FROM sb_epochs")
+    second = start(tmp_path, space, "--trials", "1")
+    output = finish(second)
+    assert second.returncode == 1
+    assert f"another controller (process {first.pid} on " in output
+    kill_group(first)

@@ -11,19 +11,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.commands.options import StorageOption
 from orchestrator.doctor import Finding, Health, examine
 
 COLOURS = {Health.OK: "green", Health.NOTE: "yellow", Health.WRONG: "bold red"}
-RUNS = Path("runs")
 
 
 def command(
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL to test; SPIKEBENCH_STORAGE or runs/spikebench.db without it.")
-    ] = None,
+    storage: StorageOption = None,
+    runs_dir: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and reports.")] = Path("runs"),
 ) -> None:
     """Check versions, devices, disk and databases; exit with 1 when something is wrong."""
-    findings = examine(storage, RUNS)
+    findings = examine(storage, runs_dir)
     Console().print(*render(findings), sep="\n")
     if any(finding.health is Health.WRONG for finding in findings):
         raise typer.Exit(1)

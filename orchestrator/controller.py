@@ -13,10 +13,10 @@ from types import FrameType
 from orchestrator.ask_tell import AskTell
 from orchestrator.database import Database
 from orchestrator.executors.base import Executor
-from orchestrator.history import snapshot
 from orchestrator.jobs import end_workers, living_workers, open_jobs, return_lost, trial_hours
 from orchestrator.lease import ControllerLease
 from orchestrator.live import View
+from orchestrator.snapshot import SnapshotReader
 from orchestrator.study import Study, set_state
 from orchestrator.tables import StudyState
 from orchestrator.worker import is_dead
@@ -43,6 +43,7 @@ class Controller:
         self._ask_tell = ask_tell
         self._executor = executor
         self._view = view
+        self._snapshots = SnapshotReader(database, study.id)
         self._lease = ControllerLease(database, study.id)
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
@@ -89,13 +90,12 @@ class Controller:
         self._lease.renew()
         if time.monotonic() >= self._reap_at:
             self._reap()
-        for number in self._ask_tell.tell_ended():
-            self._view.note(f"trial {number} ended")
+        self._ask_tell.tell_ended()
         self._check_failures()
         self._open = open_jobs(self._database, self._study.id)
         if self._ask():
             self._executor.wake()
-        self._view.update(snapshot(self._database, self._study.id))
+        self._view.update(self._snapshots.read())
 
     def _ask(self) -> bool:
         """Queue as many trials as there are idle places and trials left in the budget."""
@@ -165,7 +165,7 @@ class Controller:
         complete = self._open == 0 and not self._stop_reason
         state = StudyState.COMPLETE if complete else StudyState.STOPPED
         set_state(self._database, self._study.id, state, self._stop_reason)
-        self._view.update(snapshot(self._database, self._study.id))
+        self._view.update(self._snapshots.read())
         return state
 
     def _wait(self, timeout: float) -> None:

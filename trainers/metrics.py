@@ -27,28 +27,30 @@ def spike_density(embeddings: Tensor) -> Tensor:
     return embeddings.mean()
 
 
-def binary_sparsity(embeddings: Tensor) -> Tensor:
-    """Return the share of values that are at most 0.5.
+def binary_sparsity(embeddings: Tensor, level: float = SPIKE_LEVEL) -> Tensor:
+    """Return the share of values that are at most `level`.
 
     Args:
         embeddings: any shape.
+        level: what a value must exceed to count as a spike.
 
     Returns:
         A scalar in [0, 1].
     """
-    return (embeddings <= SPIKE_LEVEL).to(embeddings.dtype).mean()
+    return (embeddings <= level).to(embeddings.dtype).mean()
 
 
-def temporal_sparsity(embeddings: Tensor) -> Tensor:
-    """Return the values above 0.5 summed over dimension 0, averaged over the rest.
+def temporal_sparsity(embeddings: Tensor, level: float = SPIKE_LEVEL) -> Tensor:
+    """Return the number of values above `level` along dimension 0, averaged over the rest.
 
     Args:
         embeddings: [T, ...].
+        level: what a value must exceed to count as a spike.
 
     Returns:
         A scalar in [0, T].
     """
-    return (embeddings > SPIKE_LEVEL).to(embeddings.dtype).sum(0).mean()
+    return (embeddings > level).to(embeddings.dtype).sum(0).mean()
 
 
 def activation_sparsity(embeddings: Tensor) -> Tensor:

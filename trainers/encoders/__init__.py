@@ -1,6 +1,6 @@
 """Encoders that turn images into spikes over time, found by name."""
 
-from trainers.encoders import convstal, latency, rate, sps, stal, stal_ps
+from trainers.encoders import ancestor, convstal, latency, rate, sps, stal, stal_ps
 from trainers.encoders.base import ENCODERS, Encoded, StepEncoder, TokenEncoder, register_encoder
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Encoded",
     "StepEncoder",
     "TokenEncoder",
+    "ancestor",
     "convstal",
     "latency",
     "rate",

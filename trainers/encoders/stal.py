@@ -40,7 +40,29 @@ class LinearBlock(nn.Module):
         return F.dropout(x, self.drop_p, self.training) if self.drop_p else x
 
 
-class Stal(StepEncoder):
+class SlotEncoder(StepEncoder):
+    """Encoder whose spikes [B, n * T] lie value by value, all T slots of a value side by side.
+
+    Args:
+        in_size: values n of a sample.
+        time_steps: time slots per value.
+        slot_order: how `steps` reads the spikes: `time_major` gives step t slot t of every value; `pixel_major` cuts
+            them into T equal runs, so that step t sees all slots of a T-th of the values, as published.
+    """
+
+    def __init__(self, in_size: int, time_steps: int, slot_order: SlotOrder) -> None:
+        super().__init__(time_steps)
+        self.in_size = in_size
+        self.slot_order: SlotOrder = slot_order
+
+    def steps(self, spikes: Tensor) -> Tensor:
+        """Return the spikes as [B, T, n] in the slot order."""
+        if self.slot_order == "pixel_major":
+            return spikes.view(len(spikes), self.time_steps, self.in_size)
+        return spikes.view(len(spikes), self.in_size, self.time_steps).transpose(1, 2)
+
+
+class Stal(SlotEncoder):
     """spikes = sigma(alpha (repeat(h2) - theta)) with h2 the output of two linear blocks (DeniBademi/Thesis, STAL).
 
     Args:
@@ -51,9 +73,7 @@ class Stal(StepEncoder):
         l2_size: width of the second; must divide window_size * n_channels * time_steps and be smaller.
         drop_p: dropout probability.
         alpha: slope of the threshold sigmoid.
-        slot_order: how `steps` reads the spikes, which lie pixel by pixel: `time_major` gives step t slot t of every
-            pixel; `pixel_major` cuts them into T equal runs, so that step t sees all slots of a T-th of the pixels, as
-            published.
+        slot_order: see `SlotEncoder`.
 
     Raises:
         ValueError: a width does not divide what it must divide.
@@ -71,8 +91,7 @@ class Stal(StepEncoder):
         alpha: float = 25.0,
         slot_order: SlotOrder = "time_major",
     ) -> None:
-        super().__init__(time_steps)
-        self.in_size = window_size * n_channels
+        super().__init__(window_size * n_channels, time_steps, slot_order)
         out_size = self.in_size * time_steps
         if out_size % l2_size or l2_size >= out_size:
             raise ValueError(f"l2_size must divide {out_size} (inputs x time steps) and be smaller, got {l2_size}")
@@ -81,7 +100,6 @@ class Stal(StepEncoder):
                 raise ValueError(f"a block of width {width} and the {self.in_size} inputs must divide one another")
         self.repeats = out_size // l2_size
         self.alpha = alpha
-        self.slot_order: SlotOrder = slot_order
         self.Z1 = LinearBlock(self.in_size, l1_size, drop_p)
         self.Z2 = LinearBlock(l1_size, l2_size, drop_p)
         self.threshold_adder = initial_thresholds(out_size)
@@ -101,12 +119,6 @@ class Stal(StepEncoder):
         spikes = soft_threshold(repeated, self.threshold_adder, self.alpha)
         clamp_thresholds(self.threshold_adder)
         return Encoded(spikes, match_width(h1, self.in_size), match_width(h2, self.in_size))
-
-    def steps(self, spikes: Tensor) -> Tensor:
-        """Return the spikes as [B, T, n] in the slot order."""
-        if self.slot_order == "pixel_major":
-            return spikes.view(len(spikes), self.time_steps, self.in_size)
-        return spikes.view(len(spikes), self.in_size, self.time_steps).transpose(1, 2)
 
 
 def match_width(x: Tensor, width: int, pool: Literal["average", "max"] = "average") -> Tensor:

@@ -34,9 +34,7 @@ def mutual_information(x: Tensor, y: Tensor) -> Tensor:
     means = torch.stack([(x * y).mean(), x.mean(), y.mean()])
     if (means[1:] < 0).any():
         raise ValueError(f"means must not be negative, got {means[1]:.4g} and {means[2]:.4g}")
-    if (means == 0).any():
-        means = means.clamp(min=FLOOR)
-    joint, a, b = means.unbind()
+    joint, a, b = torch.where((means == 0).any(), means.clamp(min=FLOOR), means).unbind()
     return joint * torch.log2(joint / (a * b))
 
 

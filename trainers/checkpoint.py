@@ -1,7 +1,7 @@
 """Checkpoint files: written aside, synced and renamed; verified before anything in them is believed.
 
-A checkpoint is an ordinary `torch.save` file of plain values and tensors: `torch.load(path, weights_only=True)` opens it.
-Its zip container carries a checksum per record, so a file can be verified without anything beside it.
+A checkpoint is an ordinary `torch.save` file of plain values and tensors (`torch.load(path, weights_only=True)` opens
+it). Its zip container carries a checksum per record, so a file can be verified without anything beside it.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
 
-RngState = dict[str, object]
+RngState = dict[str, Any]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -63,12 +64,12 @@ def restore_rng(state: RngState, device: torch.device) -> None:
 
     A state captured on another kind of device restores what both have; the GPU's generator then keeps its seed.
     """
-    random.setstate(state["python"])  # type: ignore[arg-type]
-    name, keys, *rest = state["numpy"]  # type: ignore[misc]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])  # type: ignore[arg-type]
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)  # type: ignore[arg-type]
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 @contextmanager

@@ -36,19 +36,23 @@ def make_optimizer(model: nn.Module, section: Optimizer) -> torch.optim.Optimize
     if section.name.lower() not in known:
         hint = did_you_mean(section.name, known) or f"timm knows {len(known)}, among them adamw, lamb and sgd"
         raise TrainerError(f"optimizer.name: '{section.name}' is no optimiser of timm; {hint}")
-    given = {"betas": section.betas, "eps": section.eps}
+    given = {key: value for key in ("betas", "eps") if (value := getattr(section, key)) is not None}
     try:
-        return create_optimizer_v2(
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
             model,
             opt=section.name.lower(),
             lr=section.learning_rate,
             weight_decay=section.weight_decay,
             momentum=section.momentum,
             filter_bias_and_bn=not section.decay_bias_and_norm,
-            **{key: value for key, value in given.items() if value is not None},
+            **given,
         )
-    except TypeError as error:
-        raise TrainerError(f"optimizer.{section.name} does not take one of the settings given: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise TrainerError(f"optimizer '{section.name}' refuses one of its settings: {error}") from error
+    for key in given:
+        if key not in optimizer.defaults:  # timm drops in silence what an optimiser does not take
+            raise TrainerError(f"optimizer '{section.name}' has no {key}: leave optimizer.{key} out")
+    return optimizer
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, section: Schedule, epochs: int) -> Scheduler:
@@ -106,7 +110,7 @@ class Updater:
         self.optimizer = optimizer
         self._clip = section.clip_grad_norm
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._scaler = torch.amp.GradScaler(device.type, enabled=section.amp == "fp16")  # type: ignore[attr-defined]
+        self._scaler = torch.amp.GradScaler(device.type, enabled=section.amp == "fp16")
         self.ema = None if section.ema_decay is None else ModelEmaV3(model, decay=section.ema_decay)
 
     @property
@@ -126,7 +130,7 @@ class Updater:
             loss: scalar.
             share: weight of this batch in the update, 1 / (batches accumulated).
         """
-        self._scaler.scale(loss * share if share != 1.0 else loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss * share if share != 1.0 else loss))
 
     def update(self) -> None:
         """Take one optimiser step with the gradients added up so far, and forget them."""

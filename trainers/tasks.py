@@ -65,7 +65,7 @@ class ClassificationTask:
         functional.reset_net(model)  # the graph keeps what backward needs; the modules keep nothing
         logits, embeddings = logits.float(), embeddings.float()
         if not self.as_is:
-            embeddings = embeddings.movedim(model.embeddings_time_dim, 0)  # type: ignore[arg-type]
+            embeddings = embeddings.movedim(model.embeddings_time_dim, 0)
         loss = self.loss(logits, targets, embeddings=embeddings, epoch=epoch, images=images)
         return StepOutput(loss, logits, embeddings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Split:
         """Return the split with images of `size` x `size` pixels (bilinear, antialiased); None keeps them."""
         if size is None or self.images.shape[-2:] == (size, size):
             return self
-        chunks = [_resize(chunk, size) for chunk in self.images.split(_RESIZE_CHUNK)]
+        chunks = [_resize(chunk, size) for chunk in torch.split(self.images, _RESIZE_CHUNK)]
         return Split(torch.cat(chunks), self.labels)
 
 
@@ -126,7 +127,7 @@ def split_indices(count: int, sizes: Sequence[int], seed: int) -> list[Tensor]:
     """
     order = numpy_stream(seed, "split").permutation(count).astype(np.int64)
     bounds = np.cumsum([0, *sizes])
-    return [torch.from_numpy(order[start:stop].copy()) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [torch.from_numpy(order[start:stop].copy()) for start, stop in pairwise(bounds)]
 
 
 def _resize(images: Tensor, size: int) -> Tensor:

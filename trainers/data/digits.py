@@ -1,4 +1,4 @@
-"""Scikit-learn's bundled handwritten digits: 1,797 real images of 8 x 8 pixels, no download (UCI, Alpaydin and Kaynak 1998)."""
+"""Scikit-learn's bundled handwritten digits: 1,797 real images of 8 x 8 pixels (Alpaydin and Kaynak, UCI, 1998)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def load_mnist_files(section: MnistFilesData) -> DataBundle:
     sizes = (section.train_size, section.val_size, section.test_size)
     if sum(sizes) > len(everything):
         raise TrainerError(
-            f"data.train_size + val_size + test_size is {sum(sizes)}, but {folder.resolve()} holds {len(everything)} images"
+            f"data.train_size + val_size + test_size is {sum(sizes)}, but {folder.resolve()} holds "
+            f"{len(everything)} images"
         )
     parts = split_indices(len(everything), sizes, section.split_seed)
     makers = {

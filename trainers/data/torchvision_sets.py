@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def load_torchvision(section: TorchvisionData) -> DataBundle:
     n_val = round(len(official) * section.val_fraction)
     parts = split_indices(len(official), (len(official) - n_val, n_val), section.split_seed)
 
-    makers = {
+    makers: dict[str, Callable[[], Split]] = {
         "train": partial(official.part, parts[0], section.image_size),
         "val": partial(official.part, parts[1], section.image_size),
         "test": lambda: read(False)[0].resized(section.image_size),
@@ -70,8 +70,8 @@ def _missing(section: TorchvisionData, folder: Path, reason: str) -> DataNotFoun
     if section.download:
         return DataNotFoundError(f"{section.name} could not be downloaded to {folder.resolve()}: {reason}")
     return DataNotFoundError(
-        f"{section.name} is not, or not whole, in {folder.resolve()} (data.data_dir). Two ways to get it: let it be downloaded with "
-        f"--data.download true, or put torchvision's files for it there ({_layout(section.name)})"
+        f"{section.name} is not, or not whole, in {folder.resolve()} (data.data_dir). Two ways to get it: let it be "
+        f"downloaded with --data.download true, or put torchvision's files for it there ({_layout(section.name)})"
     )
 
 

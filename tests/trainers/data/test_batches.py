@@ -1,5 +1,7 @@
 """Order, position and augmentation of batches."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def augmented(channels: int = 1, **settings: object) -> TrainBatches:
 def test_every_image_comes_once_in_an_order_of_seed_and_epoch() -> None:
     first = labels_of(list(batches().epoch(0)))
     assert [len(labels) for labels in first] == [6, 6, 6, 2]
-    assert sorted(sum(first, [])) == list(range(20))
+    assert sorted(chain.from_iterable(first)) == list(range(20))
     assert first == labels_of(list(batches().epoch(0)))
     assert first != labels_of(list(batches().epoch(1)))
     assert first != labels_of(list(batches(seed=2).epoch(0)))
@@ -66,7 +68,8 @@ def test_augmentation_differs_between_epochs_and_images_and_stays_in_range() -> 
     assert all(by_epoch[0][number].shape == (3, 16, 16) for number in range(20))
     assert sum(torch.equal(by_epoch[0][number], by_epoch[1][number]) for number in range(20)) == 0
     values = torch.stack(list(by_epoch[0].values()))
-    assert 0.0 <= values.min() and values.max() <= 1.0
+    assert values.min() >= 0.0
+    assert values.max() <= 1.0
 
 
 def test_loading_draws_nothing_from_the_runs_generators() -> None:

@@ -70,7 +70,8 @@ def test_digits_are_scikit_learns_divided_by_16() -> None:
     theirs = sorted((*row, float(y)) for row, y in zip(original.data.tolist(), original.target.tolist(), strict=True))
     assert ours == theirs
     assert images.dtype == torch.float32
-    assert 0.0 <= images.min() and images.max() == 1.0
+    assert images.min() == 0.0
+    assert images.max() == 1.0
 
 
 def test_split_depends_on_its_seed_and_on_nothing_else() -> None:
@@ -92,7 +93,8 @@ def test_split_parts_do_not_overlap() -> None:
 def test_resizing_keeps_the_range_and_the_kind() -> None:
     small = load(name="digits", image_size=16)
     assert small.shape == (1, 16, 16)
-    assert 0.0 <= small.train.images.min() and small.train.images.max() <= 1.0
+    assert small.train.images.min() >= 0.0
+    assert small.train.images.max() <= 1.0
     checker = Split(torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8).repeat(1, 1, 4, 4), torch.zeros(1).long())
     shrunk = checker.resized(4).images
     assert shrunk.dtype == torch.uint8
@@ -138,7 +140,7 @@ def test_damaged_mnist_files_are_named(tmp_path: Path) -> None:
 
 def test_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
     write_mnist_files(tmp_path)
-    with pytest.raises(TrainerError, match="is 10000, but .* holds 20 images"):
+    with pytest.raises(TrainerError, match=r"is 10000, but .* holds 20 images"):
         load(name="mnist_files", data_dir=str(tmp_path))
 
 
@@ -191,5 +193,5 @@ def test_download_that_fails_says_why(tmp_path: Path, monkeypatch) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(datasets.CIFAR10, "download", unreachable)
-    with pytest.raises(DataNotFoundError, match="could not be downloaded .*no route to host"):
+    with pytest.raises(DataNotFoundError, match=r"could not be downloaded .*no route to host"):
         load(name="cifar10", data_dir=str(tmp_path), download=True)

@@ -13,7 +13,8 @@ class Ancestor(SlotEncoder):
     """spikes = sigma(alpha (repeat(h) - theta)) with h the input or the output of one or two hidden layers.
 
     A hidden layer is linear, dropout, batch normalisation (left out for a single sample) and ReLU. This is
-    SpikeThresholdLearning (freek1/emopain-stl, alpha 25), LAST and, with `mix_channels`, CAST (freek1/stal-v2, alpha 100).
+    SpikeThresholdLearning (freek1/emopain-stl, alpha 25), LAST and, with `mix_channels`, CAST (freek1/stal-v2, alpha
+    100).
 
     Args:
         window_size: values per channel.
@@ -71,8 +72,8 @@ class Ancestor(SlotEncoder):
             x: [B, ...] with window_size * n_channels values per sample.
 
         Returns:
-            Spikes [B, n * T]; Z of each hidden layer [B, n], wide ones pooled by maximum where there is one layer and by
-            average where there are two.
+            Spikes [B, n * T]; Z of each hidden layer [B, n], wide ones pooled by maximum where there is one layer and
+            by average where there are two.
         """
         h = x.flatten(1)
         if self.conv is not None:

@@ -96,7 +96,7 @@ class RepeatedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or mean is None or var is None or batches is None:
             return super().forward(input)
         momentum = self.momentum or 0.0
-        # Autograd holds on to the buffers that batch_norm updates: it gets copies, the module's own can then be changed.
+        # Autograd holds on to the buffers that batch_norm updates: it gets copies, so the module's own can change.
         new_mean, new_var = mean.clone(), var.clone()
         out = F.batch_norm(input, new_mean, new_var, self.weight, self.bias, True, momentum, self.eps)
         n = input.numel() // self.num_features

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable
 
-import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+
+from orchestrator.optuna_noise import experimental_allowed
 from search_spaces.space import Sampler
 
 MAKERS: dict[str, Callable[[Sampler, int, int], BaseSampler]] = {
@@ -39,6 +39,5 @@ def make_sampler(section: Sampler, study_seed: int, number: int) -> BaseSampler:
         study_seed: seed of the study.
         number: number of the trial that is drawn.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with experimental_allowed():
         return MAKERS[section.name](section, trial_seed(study_seed, number), study_seed)

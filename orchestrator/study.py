@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from search_spaces.space import CheckedSpace, differences
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from orchestrator.database import Database, database_now, first_line, harden_sqlite, schema_lock
 from orchestrator.errors import StorageError, StudyMismatchError, StudyNotFoundError
+from orchestrator.optuna_noise import experimental_allowed
 from orchestrator.tables import StudyRow, StudyState
+from search_spaces.space import CheckedSpace, differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Study:
         seed: seed of the study.
         budget: trials it shall have in total.
         optuna: Optuna's side of it.
+        storage: Optuna's connections.
         resumed: it was there before.
     """
 
@@ -39,7 +40,13 @@ class Study:
     seed: int
     budget: int
     optuna: optuna.Study
+    storage: RDBStorage
     resumed: bool
+
+    def close(self) -> None:
+        """Close Optuna's connections to the database."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
 
 
 def optuna_storage(database: Database) -> RDBStorage:
@@ -86,26 +93,25 @@ def open_study(
         StudyMismatchError: the study exists with another space; the message names each difference.
     """
     name = name or checked.space.name
-    storage = optuna_storage(database)
     existing = find_row(database, name)
     if existing is not None:
         _refuse_other_space(existing, checked)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    storage = optuna_storage(database)
+    with experimental_allowed():
         study = optuna.create_study(
             storage=storage,
             study_name=name,
             directions=[objective.direction for objective in checked.space.objectives],
             load_if_exists=True,
         )
-    study.set_metric_names([objective.metric for objective in checked.space.objectives])
+        study.set_metric_names([objective.metric for objective in checked.space.objectives])
     budget = trials or checked.space.budget.trials
     if existing is None:
         study_id = _insert_row(database, checked, name, study, budget)
     else:
         study_id = existing.id
         _update_row(database, study_id, budget)
-    return Study(study_id, name, checked, checked.space.sampler.seed, budget, study, existing is not None)
+    return Study(study_id, name, checked, checked.space.sampler.seed, budget, study, storage, existing is not None)
 
 
 def find_row(database: Database, name: str) -> StudyRow | None:

@@ -78,7 +78,8 @@ class _Refusal:
     hint: Hint
 
     def problem(self, message: str, hint: str = "", key: str | None = None) -> Problem:
-        return Problem(self.find(self.key if key is None else key), message, hint)
+        key = self.key if key is None else key
+        return Problem(self.find(key), message, hint, key)
 
     @property
     def expected(self) -> str | None:
@@ -149,7 +150,10 @@ def _kinds_at(refusal: _Refusal) -> tuple[str, list[str]]:
 
 def _misfit(refusal: _Refusal) -> list[Problem]:
     found = refusal.detail["ctx"]["misfits"]
-    return [refusal.problem(f"{misfit.key}: {misfit.message}", key=misfit.key) for misfit in found]
+    section = f"{refusal.key}." if refusal.key else ""
+    return [
+        refusal.problem(f"{section}{misfit.key}: {misfit.message}", key=f"{section}{misfit.key}") for misfit in found
+    ]
 
 
 _SPECIAL: dict[str, Callable[[_Refusal], list[Problem]]] = {

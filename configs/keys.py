@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -58,6 +59,20 @@ def has_key(key: str, kind: str | None) -> bool:
     """Return whether a section of the given kind has the key; True for keys whose section has one kind only."""
     info = known_keys().get(key)
     return info is not None and (not info.kinds or kind in info.kinds)
+
+
+def nearest_keys(key: str, limit: int = 3) -> str:
+    """Return a hint naming the keys that an unknown one may stand for, or "".
+
+    Args:
+        key: dotted; its last part is compared with the last part of every key there is.
+        limit: at most so many suggestions.
+    """
+    lasts = {known: known.rpartition(".")[2] for known in known_keys()}
+    near = difflib.get_close_matches(key.rpartition(".")[2], sorted(set(lasts.values())), n=limit)
+    likely = [known for known, last in lasts.items() if last in near]
+    likely.sort(key=lambda known: difflib.SequenceMatcher(None, key, known).ratio(), reverse=True)
+    return f"did you mean {' or '.join(repr(known) for known in likely[:limit])}?" if likely else ""
 
 
 def _walk(model: type[BaseModel], prefix: str, kinds_of_section: tuple[str, ...]) -> Iterator[KeyInfo]:

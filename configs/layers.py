@@ -31,19 +31,19 @@ class Entry:
 Layer = Mapping[str, Entry]  # dotted key -> entry; keys are as written until `merge` has resolved the aliases
 
 
-def load_layers(name: str | Path, problems: list[Problem]) -> list[Layer]:
+def load_layers(name: str | Path, problems: list[Problem], where: Where | None = None) -> list[Layer]:
     """Read a configuration file and everything it extends.
 
     Args:
         name: path or shipped name.
         problems: every mistake that keeps a file or a key from being read is added.
+        where: the place that named the file, or None for the command line.
 
     Returns:
         One layer for each file, the outermost base first.
     """
     layers: list[Layer] = []
     read: list[Path] = []
-    where: Where | None = None
     while True:
         try:
             source = load_yaml(_next_file(name, where, read))

@@ -54,11 +54,19 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake: where it is, what was expected and what came, and what to do next."""
+    """One mistake.
+
+    Args:
+        where: the place of the value.
+        message: what was expected and what came.
+        hint: what to do next.
+        key: dotted key that the mistake is about; "" where it is about no single key.
+    """
 
     where: Where
     message: str
     hint: str = ""
+    key: str = ""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" + (f" ({self.hint})" if self.hint else "")

@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from configs.explain import problems_of
 from configs.fit import kind_of, misfits, with_partners
-from configs.keys import has_key, known_keys, sections_with_kinds
+from configs.keys import has_key, known_keys, nearest_keys, sections_with_kinds
 from configs.layers import Layer, layer_of_overrides, load_layers, merge, nested
 from configs.overrides import parse_overrides
 from configs.problems import ConfigError, Problem, Where, did_you_mean
 from configs.schema import RunConfig
+
+PARAMETERS = Where(None, origin="parameters")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,25 @@ def with_params(config: RunConfig, params: Mapping[str, object]) -> RunConfig:
     Raises:
         ConfigError: with every value that the schema refuses.
     """
+    data = _changed(config, params)
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explained(error, data, {"": PARAMETERS})) from None
+
+
+def refusals(config: RunConfig, params: Mapping[str, object]) -> list[Problem]:
+    """Return what `with_params` would refuse of each value by itself; whether values fit each other is left out."""
+    data = _changed(config, params)
+    try:
+        RunConfig.model_validate(data)
+    except ValidationError as error:
+        if all(detail["type"] != "misfit" for detail in error.errors(include_url=False)):
+            return problems_of(error, RunConfig, lambda _: PARAMETERS, lambda key, near: _hint(key, near, data))
+    return []
+
+
+def _changed(config: RunConfig, params: Mapping[str, object]) -> dict[str, Any]:
     data = config.model_dump()
     for section in sections_with_kinds():
         kind = params.get(f"{section}.name")
@@ -114,10 +135,7 @@ def with_params(config: RunConfig, params: Mapping[str, object]) -> RunConfig:
             data[section] = {key: value for key, value in changed.items() if has_key(f"{section}.{key}", str(kind))}
     for key, value in params.items():
         _put(data, key, value)
-    try:
-        return RunConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_explained(error, data, {"": Where(None, origin="parameters")})) from None
+    return data
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -191,8 +209,7 @@ def _hint(key: str, siblings: Sequence[str], data: Mapping[str, Any]) -> str:
         return f"it is a key of {root} {owners}; {root}.name is '{kind_of(with_partners(data).get(root))}'"
     if difflib.get_close_matches(last, siblings):
         return did_you_mean(last, siblings)
-    same_name = sorted(other for other in known_keys() if other.rpartition(".")[2] == last)
-    return did_you_mean(key, same_name or sorted(known_keys())) or did_you_mean(last, siblings)
+    return nearest_keys(key) or did_you_mean(last, siblings)
 
 
 def _nearest(places: Mapping[str, Where], key: str) -> Where:

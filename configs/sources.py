@@ -59,6 +59,14 @@ class Source:
             dotted = dotted.rpartition(".")[0]
         return Where(self.path)
 
+    def section(self, key: str) -> Source:
+        """Return one section as a source of its own; empty where the file has no such section."""
+        data = self.data.get(key)
+        inner = {
+            place.removeprefix(f"{key}."): where for place, where in self.places.items() if place.startswith(f"{key}.")
+        }
+        return Source(self.path, data if isinstance(data, dict) else {}, inner)
+
 
 def type_scalar(text: str) -> object:
     """Return the value of an unquoted YAML scalar by the core schema of YAML 1.2 (section 10.3.2)."""

@@ -52,7 +52,7 @@ def _property(value: Json) -> Json:
     value = {key: inner for key, inner in value.items() if key not in ("title", "discriminator")}
     if "oneOf" in value:  # a section that leaves out its name fits several kinds
         value["anyOf"] = value.pop("oneOf")
-    kept = {key: value[key] for key in ("description", "default") if key in value}
+    kept: Json = {key: value[key] for key in ("description", "default") if key in value}
     rest = {key: inner for key, inner in value.items() if key not in kept}
     if not _is_plain(rest):
         return value
@@ -61,11 +61,9 @@ def _property(value: Json) -> Json:
 
 def _is_plain(schema: Json) -> bool:
     """Return whether a property is a number, a truth value or a choice, which a reference would not match as it is."""
+    types = {"integer", "number", "boolean"}
     options = schema.get("anyOf", [schema])
-    types = {option.get("type") for option in options}
-    return bool(types & {"integer", "number", "boolean"}) or any(
-        {"enum", "const"} & option.keys() for option in options
-    )
+    return any(option.get("type") in types or {"enum", "const"} & option.keys() for option in options)
 
 
 def _add_aliases(schema: Json) -> None:

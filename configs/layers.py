@@ -150,11 +150,11 @@ def _collect(entries: Iterable[tuple[str, Entry]], problems: list[Problem]) -> L
     layer: dict[str, Entry] = {}
     for key, entry in entries:
         first = layer.setdefault(key, entry)
-        if first.value != entry.value:
-            names = (
-                f"'{first.written}' and '{entry.written}' are the same key" if first.written != entry.written else key
-            )
-            problems.append(Problem(entry.where, f"{names}, given twice", f"first at {first.where}"))
+        if first is not entry and first.value != entry.value:
+            names = f"'{key}'"
+            if first.written != entry.written:
+                names = f"'{first.written}' and '{entry.written}' are the same key: it"
+            problems.append(Problem(entry.where, f"{names} is given twice", f"first at {first.where}"))
     return layer
 
 

@@ -17,7 +17,8 @@ def space_schema() -> Json:
     descriptions |= {alias: f"same as {target}" for alias, target in ALIASES.items()}
     descriptions |= {alias: f"same as {' or '.join(targets.values())}" for alias, targets in ALIASES_BY_KIND.items()}
     parameters = schema["properties"]["parameters"]
-    one = parameters.pop("additionalProperties")
+    schema["$defs"]["Parameter"] = parameters.pop("additionalProperties")
+    one = {"$ref": "#/$defs/Parameter"}
     parameters["properties"] = {key: {**one, "description": text} for key, text in descriptions.items()}
     parameters["additionalProperties"] = False
     keys = {key: {"description": text} for key, text in descriptions.items()}

@@ -15,10 +15,8 @@ from search_spaces.json_schema import space_schema
 
 
 def command(
-    space: Annotated[bool, typer.Option("--space", help="Of search spaces instead of configurations.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; standard output if none.")
-    ] = None,
+    space: Annotated[bool, typer.Option("--space", help="Of search spaces.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write, else standard output.")] = None,
 ) -> None:
     """Write the JSON Schema of configurations, or of search spaces.
 

@@ -46,8 +46,8 @@ def check(file: str) -> str:
     path = _path_of(file)
     if SPACE_KEYS & load_yaml(path).data.keys():
         checked = load_space(path)
-        parameters, objectives = checked.space.parameters, checked.space.objectives
-        return f"{file}: search space, {len(parameters)} parameters, {len(objectives)} objectives: OK"
+        objectives = " and ".join(f"{item.direction} {item.metric}" for item in checked.space.objectives)
+        return f"{file}: search space over {', '.join(checked.space.parameters)} to {objectives}: OK"
     config = resolve(path).config
     return f"{file}: configuration of {config.model.name} on {config.data.name}, {config_hash(config)[:12]}: OK"
 

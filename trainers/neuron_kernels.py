@@ -1,7 +1,7 @@
 """LIF and recurrent LIF layers over all time steps at once, with hand-written backward passes, in plain torch.
 
-For the backward pass they keep the membrane before the reset and little else, where automatic differentiation of the
-same loop keeps several tensors per time step. They run on every device and in every floating-point type, and are the
+For the backward pass they keep membranes and spikes alone, where automatic differentiation of the same loop keeps
+several tensors per time step. They run on every device and in every floating-point type, and are the
 reference that fused kernels are checked against.
 """
 
@@ -18,22 +18,28 @@ from torch.autograd.function import once_differentiable
 SURROGATES = ("sigmoid", "atan")
 
 
-def surrogate_slope(distance: Tensor, surrogate: str, alpha: float) -> Tensor:
-    """Return the derivative that stands in for the one of the spike's step function.
+def surrogate_backward(grad: Tensor, distance: Tensor, surrogate: str, alpha: float) -> tuple[Tensor, float]:
+    """Back-propagate through spikes with the derivative that stands in for the one of their step function.
 
     Args:
-        distance: membrane minus threshold, any shape; overwritten.
+        grad: gradient of the spikes, any shape.
+        distance: membrane minus threshold, same shape and type; overwritten.
         surrogate: `sigmoid` for alpha s (1 - s) with s = sigma(alpha x), or `atan` for
             (alpha / 2) / (1 + (pi alpha x / 2)^2).
         alpha: slope.
 
     Returns:
-        A tensor of the same shape.
+        A tensor and a factor, whose product is the gradient of the membrane: the caller has something to scale anyway.
     """
     if surrogate == "sigmoid":
-        s = distance.mul_(alpha).sigmoid_()
-        return (1 - s).mul_(s).mul_(alpha)
-    return distance.mul_(math.pi / 2 * alpha).square_().add_(1).reciprocal_().mul_(alpha / 2)
+        return torch.ops.aten.sigmoid_backward(grad, distance.mul_(alpha).sigmoid_()), alpha
+    return grad / distance.mul_(math.pi / 2 * alpha).square_().add_(1), alpha / 2
+
+
+def _slope(membrane: Tensor, threshold: float, surrogate: str, alpha: float) -> Tensor:
+    """Return the surrogate derivative itself."""
+    shape, factor = surrogate_backward(torch.ones_like(membrane), membrane - threshold, surrogate, alpha)
+    return shape.mul_(factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +68,36 @@ class _Lif(torch.autograd.Function):
         """Run the layer."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         membrane = torch.empty(x.shape, dtype=dtype, device=x.device)  # before the reset, [T, ...]
+        spikes = torch.empty_like(membrane)
+        rest = membrane.new_full((), dynamics.rest)
         v: Tensor | None = None
-        for u, current in zip(membrane, x, strict=True):
+        for u, s, current in zip(membrane, spikes, x, strict=True):
             _charge(u, current.to(dtype), v, dynamics)
-            fired = u >= dynamics.v_threshold
-            soft = dynamics.v_reset is None
-            v = u - fired * dynamics.v_threshold if soft else u.masked_fill(fired, dynamics.rest)
-        ctx.save_for_backward(membrane)
+            torch.ge(u, dynamics.v_threshold, out=s)
+            # s is 0 or 1, so both give the exact values of a choice between two, several times as fast on a CPU
+            v = torch.sub(u, s, alpha=dynamics.v_threshold) if dynamics.v_reset is None else torch.lerp(u, rest, s)
+        ctx.save_for_backward(membrane, spikes)
         ctx.dynamics = dynamics
-        return (membrane >= dynamics.v_threshold).to(x.dtype)
+        return spikes.to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None]:
-        """Back-propagate through time with the surrogate slope."""
-        (membrane,) = ctx.saved_tensors
+        """Back-propagate through time with the surrogate derivative."""
+        membrane, spikes = ctx.saved_tensors
         d: LifDynamics = ctx.dynamics
-        slope = surrogate_slope(membrane - d.v_threshold, d.surrogate, d.alpha)
-        grad = grad_spikes * slope  # becomes dL/du, from the last step to the first
+        # becomes dL/du over a factor, from the last step to the first; all that follows is linear in it
+        grad, factor = surrogate_backward(
+            grad_spikes.to(membrane.dtype), membrane - d.v_threshold, d.surrogate, d.alpha
+        )
         keep = 1 - 1 / d.tau
+        carry = _carry(membrane, spikes, keep, d)
         for t in range(len(grad) - 2, -1, -1):
-            carried = grad[t + 1] * keep  # dL/dv_t
-            through_reset = _reset_slope(membrane[t], slope[t], d)
-            grad[t] += carried if through_reset is None else carried.mul_(through_reset)
-        return (grad.div_(d.tau) if d.decay_input else grad).to(grad_spikes.dtype), None
+            if carry is None:
+                grad[t].add_(grad[t + 1], alpha=keep)
+            else:
+                grad[t].addcmul_(grad[t + 1], carry[t])
+        return grad.mul_(factor / d.tau if d.decay_input else factor).to(grad_spikes.dtype), None
 
 
 def _charge(u: Tensor, current: Tensor, v: Tensor | None, d: LifDynamics) -> None:
@@ -104,12 +116,16 @@ def _charge(u: Tensor, current: Tensor, v: Tensor | None, d: LifDynamics) -> Non
         torch.sub(v, above_rest / d.tau, out=u).add_(current)
 
 
-def _reset_slope(u: Tensor, slope: Tensor, d: LifDynamics) -> Tensor | None:
-    """Return dv/du across the reset, or None where it is 1."""
+def _carry(membrane: Tensor, spikes: Tensor, keep: float, d: LifDynamics) -> Tensor | None:
+    """Return du_{t+1}/du_t, through reset and leak, or None where it is `keep` everywhere."""
+    if d.v_reset is None and d.detach_reset:
+        return None
+    if d.detach_reset:
+        return torch.add(keep, spikes, alpha=-keep)
+    slope = _slope(membrane, d.v_threshold, d.surrogate, d.alpha)
     if d.v_reset is None:
-        return None if d.detach_reset else 1 - d.v_threshold * slope
-    kept = (u < d.v_threshold).to(u.dtype)
-    return kept if d.detach_reset else kept.addcmul_(d.v_reset - u, slope)
+        return slope.mul_(-d.v_threshold).add_(1).mul_(keep)
+    return (1 - spikes).addcmul_(d.rest - membrane, slope).mul_(keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +167,7 @@ class _RecurrentLif(torch.autograd.Function):
         """Back-propagate through time, through the recurrent weights and the leak."""
         membrane, spikes, weight = ctx.saved_tensors
         d: RecurrentDynamics = ctx.dynamics
-        slope = surrogate_slope(membrane - d.v_threshold, d.surrogate, d.alpha)
+        slope = _slope(membrane, d.v_threshold, d.surrogate, d.alpha)
         grad = torch.zeros_like(membrane) if grad_spikes is None else grad_spikes * slope  # becomes dL/dm
         if grad_membrane is not None:
             grad += grad_membrane

@@ -45,6 +45,7 @@ class Controller:
         self._view = view
         self._snapshots = SnapshotReader(database, study.id)
         self._lease = ControllerLease(database, study.id)
+        self._snapshots = SnapshotReader(database, study.id)
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
         self._reap_at = 0.0

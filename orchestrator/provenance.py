@@ -6,15 +6,15 @@ import hashlib
 import json
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, fields
+from functools import cache, cached_property
 from importlib.metadata import distributions, version
 from pathlib import Path
 
 from orchestrator.slots import gpus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Provenance:
     """What an attempt ran on; the fields are the columns of `sb_environments`."""
 
@@ -26,14 +26,14 @@ class Provenance:
     device_name: str
     driver: str | None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of all fields; equal surroundings share one row."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def columns(self) -> dict[str, object]:
         """Return the fields as column values."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @cache

@@ -33,11 +33,7 @@ from trainers.protocol import (
 
 EXIT_PREEMPTED = 75
 EXIT_OOM = 70
-PRELOAD = [
-    "trainers.training",
-    "trainers.factory",
-    "trainers.checkpoint",
-]  # what a forkserver imports once for all trials
+OUR_TRAINER = ("trainers.training", "trainers.factory", "trainers.checkpoint")  # what `trainers:train` imports
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +154,16 @@ def load_trainer(name: str) -> Trainer:
     except (ImportError, AttributeError) as error:
         raise SpikebenchError(f"trainer '{name}' cannot be loaded: {error}; expected 'module:function'") from error
     return trainer
+
+
+def modules_of(trainer: str) -> tuple[str, ...]:
+    """Return the modules that trials of a trainer import, to be imported once for all.
+
+    Args:
+        trainer: "module:function".
+    """
+    module = trainer.partition(":")[0]
+    return OUR_TRAINER if module == "trainers" else (module,)
 
 
 def write_config(spec: TrialSpec) -> Path:

@@ -30,11 +30,14 @@ class WorkerSettings:
         url: database URL, with its password.
         study_id: study to work for; None works for all.
         slot: device and threads.
+        preload: modules that trials need. The worker's forkserver imports them once (5 s for torch, timm and
+            spikingjelly); starting a trial then costs a fork of some milliseconds.
     """
 
     url: str
     study_id: int | None
     slot: Slot
+    preload: tuple[str, ...]
 
 
 def main(settings: WorkerSettings, wire: Connection | None = None) -> None:
@@ -64,6 +67,7 @@ class Worker:
         self._database = open_database(settings.url)
         self._identity = identity(settings.slot)
         self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["orchestrator.trial_process", *settings.preload])
 
     def run(self) -> None:
         """Work until told to leave."""

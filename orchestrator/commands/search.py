@@ -9,9 +9,6 @@ from typing import Annotated
 import typer
 import yaml
 from rich.console import Console
-from search_spaces.load import load_space
-from search_spaces.preview import sample
-from search_spaces.space import CheckedSpace
 
 from orchestrator.ask_tell import AskTell
 from orchestrator.commands.options import (
@@ -32,7 +29,10 @@ from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
 from orchestrator.tables import StudyState
 from orchestrator.tracking import delivery
-from orchestrator.trial_process import PRELOAD
+from orchestrator.trial_process import modules_of
+from search_spaces.load import load_space
+from search_spaces.preview import sample
+from search_spaces.space import CheckedSpace
 
 CONTEXT_SETTINGS = OVERRIDES
 EXIT_INTERRUPTED = 130
@@ -78,7 +78,7 @@ def command(
 def run_study(console: Console, database: Database, study: Study, places: list[Slot], runs_dir: Path) -> StudyState:
     """Run a study with workers of this machine, and deliver its numbers to MLflow where the configuration says so."""
     ask_tell = AskTell(database, study, runs_dir.resolve(), places[0].threads)
-    executor = LocalExecutor(database.url, study.id, places, PRELOAD)
+    executor = LocalExecutor(database.url, study.id, places, modules_of(study.checked.space.trainer))
     console.print(
         f"study [bold]{study.name}[/]: {ask_tell.told} of {study.budget} trials done, "
         f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each, {database.masked_url}"

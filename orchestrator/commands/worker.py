@@ -15,7 +15,7 @@ from orchestrator.database import open_database, storage_url
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.slots import slots
 from orchestrator.study import require_row
-from orchestrator.trial_process import PRELOAD
+from orchestrator.trial_process import OUR_TRAINER
 
 WATCH_SECONDS = 1.0
 
@@ -34,7 +34,7 @@ def command(
     database = open_database(storage_url(storage))
     study_id = require_row(database, study).id if study else None
     places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"))
-    executor = LocalExecutor(database.url, study_id, places, PRELOAD)
+    executor = LocalExecutor(database.url, study_id, places, OUR_TRAINER)
     stop = threading.Event()
     interrupts = 0
 

@@ -1,21 +1,22 @@
-"""Workers of this machine: processes forked from one server that has the trainer imported."""
+"""Workers of this machine, one process per slot."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from types import ModuleType
 
 from orchestrator.doorbell import Ring
 from orchestrator.errors import OrchestratorError
 from orchestrator.slots import Slot
 from orchestrator.worker import WorkerSettings, main
 
-PRELOAD = ["orchestrator.worker", "orchestrator.attempt"]
 SHORT_LIFE_SECONDS = 10.0
 MOST_SHORT_LIVES = 5
 
@@ -35,8 +36,7 @@ class LocalExecutor:
         url: database URL.
         study_id: study the workers are for; None works for all.
         slots: places for workers.
-        preload: modules that trials need; imported once (5 s for torch, timm and spikingjelly) and then inherited by
-            every worker and trial, whose start costs a fork of some milliseconds.
+        preload: modules that trials need.
     """
 
     def __init__(self, url: str, study_id: int | None, slots: Sequence[Slot], preload: Sequence[str]) -> None:
@@ -44,7 +44,8 @@ class LocalExecutor:
         self._study_id = study_id
         self._slots = list(slots)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*PRELOAD, *preload])
+        self._context.set_forkserver_preload(["orchestrator.worker"])
+        self._preload = tuple(preload)
         self._members: list[_Member] = []
         self._short_lives = 0
         self._leaving = False
@@ -99,9 +100,10 @@ class LocalExecutor:
 
     def _launch(self, slot: Slot) -> _Member:
         ours, theirs = self._context.Pipe()
-        settings = WorkerSettings(self._url, self._study_id, slot)
+        settings = WorkerSettings(self._url, self._study_id, slot, self._preload)
         process = self._context.Process(target=main, args=(settings, theirs), name=f"worker-{slot.device}")
-        process.start()
+        with _no_main_module():
+            process.start()
         theirs.close()
         return _Member(slot, process, ours, time.monotonic())
 
@@ -117,6 +119,20 @@ class LocalExecutor:
                 f"workers on {member.slot.device} die right after their start (exit code {member.process.exitcode}): "
                 "see the lines above; `spikebench doctor` tests this machine"
             )
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep multiprocessing from running this program's main script again in every worker and trial.
+
+    Nothing of it is needed there, and importing a command line anew costs each trial half a second.
+    """
+    main_module = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main_module
 
 
 def _take_rings(wire: Connection) -> bool:

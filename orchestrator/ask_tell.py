@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
-from search_spaces.suggest import configure, suggest
 from sqlalchemy import Row, func, insert, select, update
 
 from configs.problems import ConfigError
@@ -18,6 +17,7 @@ from orchestrator.database import Database, database_now
 from orchestrator.sampler import make_sampler
 from orchestrator.study import Study
 from orchestrator.tables import EndReason, JobRow, JobState, MetricRow
+from search_spaces.suggest import configure, suggest
 
 PRUNED_REASONS = {EndReason.RUNG, EndReason.DOMINATED, EndReason.CONSTRAINT, EndReason.DEAD_SPIKES, EndReason.SATURATED}
 

@@ -151,6 +151,17 @@ def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
+def backend_of(model: nn.Module, device: torch.device) -> str:
+    """Return the kernel that runs the spiking layers of a model; recurrent layers always run on torch.
+
+    Args:
+        model: any module.
+        device: where it runs.
+    """
+    requested = next((layer.backend for layer in model.modules() if isinstance(layer, Lif)), "torch")
+    return choose_backend(requested, device)
+
+
 def choose_backend(requested: str, device: torch.device) -> str:
     """Decide which kernel runs LIF layers on a device, checking a fused one once against torch.
 

@@ -19,9 +19,10 @@ from trainers.determinism import capture_rng, reproducible, restore_rng
 from trainers.evaluation import measure
 from trainers.factory import build_model
 from trainers.guards import FiniteGuard, choose_device, finite_metrics
+from trainers.neurons import backend_of
 from trainers.optimisation import Updater, make_mixup, make_optimizer, make_schedule
 from trainers.progress import Progress
-from trainers.protocol import CheckpointError, EpochReport, Outcome, Reporter, Result, SavedCheckpoint, Verdict
+from trainers.protocol import CheckpointError, EpochReport, Outcome, Reporter, Result, RunFacts, SavedCheckpoint, Verdict
 from trainers.tasks import make_task
 
 if TYPE_CHECKING:
@@ -125,11 +126,12 @@ class _Run:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path} does not fit this version of the program: {error}") from error
         self._saver.newest = checkpoints.describe(path)
-        for epoch in self._progress.history:
-            self._report.epoch(epoch)
 
     def go(self) -> Result:
         """Train until the last epoch is done or the runner asks for an end."""
+        self._report.started(self._facts())
+        for epoch in self._progress.history:
+            self._report.epoch(epoch)
         outcome = Outcome.FINISHED
         try:
             while self._progress.epoch < self._config.training.epochs:
@@ -148,6 +150,16 @@ class _Run:
             metrics=dict(history[-1].metrics) if history else {},
             best=dict(max(history, key=lambda epoch: epoch.metrics["val_accuracy"]).metrics) if history else {},
             checkpoint=self._saver.newest,
+        )
+
+    def _facts(self) -> RunFacts:
+        training, model = self._config.training, self._updater.model
+        return RunFacts(
+            device=str(self._device),
+            neuron_backend=backend_of(model, self._device),
+            resumed_epoch=self._progress.epoch,
+            parameters=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            effective_batch=training.batch_size * training.accumulation_steps,
         )
 
     def _train_epoch(self) -> None:

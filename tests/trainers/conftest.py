@@ -8,7 +8,7 @@ import pytest
 
 from configs.resolve import from_dict
 from configs.schema import RunConfig
-from trainers.protocol import EpochReport, SavedCheckpoint, Verdict
+from trainers.protocol import EpochReport, RunFacts, SavedCheckpoint, Verdict
 
 # 359 training images in 6 batches, 180 validation images in 3
 QUICK_DATA = {"name": "digits", "val_fraction": 0.1, "test_fraction": 0.7}
@@ -22,8 +22,12 @@ class Recorder:
         self.epochs: list[EpochReport] = []
         self.saved: list[SavedCheckpoint] = []
         self.events: list[tuple[str, int]] = []
+        self.facts: list[RunFacts] = []
         self.asked = 0
         self._verdict, self._at = verdict, at
+
+    def started(self, facts: RunFacts) -> None:
+        self.facts.append(facts)
 
     def epoch(self, report: EpochReport) -> None:
         self.epochs.append(report)

@@ -32,6 +32,18 @@ def test_every_epoch_is_reported_before_its_checkpoint(quick, recorder, run_dir)
     assert all(epoch.seconds == epoch.metrics["epoch_seconds"] > 0 for epoch in report.epochs)
 
 
+def test_the_facts_of_a_run_come_once_and_first(quick, recorder, run_dir) -> None:
+    report = recorder()
+    saved = train(quick(training={"batch_size": 16, "accumulation_steps": 2}), report, run_dir=run_dir).checkpoint
+    (facts,) = report.facts
+    assert (facts.device, facts.neuron_backend, facts.resumed_epoch) == ("cpu", "torch", 0)
+    assert facts.effective_batch == 32
+    assert facts.parameters > 0
+    again = recorder()
+    train(quick(training={"batch_size": 16, "accumulation_steps": 2}), again, saved.path, run_dir=run_dir)
+    assert [facts.resumed_epoch for facts in again.facts] == [3]
+
+
 @pytest.mark.parametrize("model", ["srnn", "spikformer"])
 def test_metrics_are_those_that_spaces_may_use(quick, recorder, model: str) -> None:
     reported = train(quick(model, training={"epochs": 1}), recorder()).metrics

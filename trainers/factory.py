@@ -89,4 +89,7 @@ def _neuron_arguments(config: RunConfig) -> dict[str, Any]:
     """Return the neuron section as plain arguments of a model."""
     arguments = config.neuron.model_dump(exclude={"name", "surrogate"})
     surrogate = config.neuron.surrogate
+    if "v_reset" in arguments and arguments["v_reset"] is None:
+        del arguments["v_reset"]
+        arguments["soft_reset"] = True
     return {**arguments, "surrogate": surrogate.name, "surrogate_alpha": surrogate.alpha}

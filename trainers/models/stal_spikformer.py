@@ -142,7 +142,8 @@ class StalSpikformer(nn.Module):
         tau: membrane time constant of the LIF layers, as all that follows; see `trainers.neurons.make_lif`.
         v_threshold: firing threshold.
         attn_v_threshold: firing threshold after the attention product.
-        v_reset: hard reset value, or None for the soft reset.
+        v_reset: value of the hard reset.
+        soft_reset: subtract the threshold instead; a switch of its own because `timm.create_model` drops every None.
         decay_input: divide the input by tau as well.
         detach_reset: let no gradient through the reset.
         surrogate: shape of the surrogate derivative.
@@ -173,7 +174,8 @@ class StalSpikformer(nn.Module):
         tau: float = 2.0,
         v_threshold: float = 1.0,
         attn_v_threshold: float = 0.5,
-        v_reset: float | None = 0.0,
+        v_reset: float = 0.0,
+        soft_reset: bool = False,
         decay_input: bool = True,
         detach_reset: bool = True,
         surrogate: str = "sigmoid",
@@ -185,7 +187,7 @@ class StalSpikformer(nn.Module):
             make_lif,
             tau=tau,
             v_threshold=v_threshold,
-            v_reset=v_reset,
+            v_reset=None if soft_reset else v_reset,
             decay_input=decay_input,
             detach_reset=detach_reset,
             surrogate=surrogate,

@@ -56,25 +56,28 @@ class StudyHistory:
         running = any(trial.state is TrialState.RUNNING for trial in self.trials)
         return (self.read_at if running or not ends else max(ends)) - min(starts)
 
-    def curves(self, metric: str) -> dict[int, list[tuple[int, float]]]:
-        """Return a metric's learning curve of every trial.
+    def curves(self, metric: str, trials: Iterable[TrialView] | None = None) -> dict[int, list[tuple[int, float]]]:
+        """Return a metric's learning curves.
 
         Args:
             metric: name of the metric.
+            trials: the trials to read; all by default.
 
         Returns:
-            Trial number -> `[(epoch, value), ...]` by epoch.
+            Trial number -> `[(epoch, value), ...]` by epoch; trials without the metric are left out.
         """
+        number_of = {trial.job_id: trial.number for trial in (self.trials if trials is None else trials)}
         query = (
-            select(JobRow.trial_number, MetricRow.epoch, MetricRow.value)
-            .join(JobRow, JobRow.id == MetricRow.job_id)
-            .where(MetricRow.name == metric, JobRow.study_id == self.study.id)
+            select(MetricRow.job_id, MetricRow.epoch, MetricRow.value)
+            .where(MetricRow.name == metric)
             .order_by(MetricRow.job_id, MetricRow.epoch)
         )
         curves: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        chosen = None if trials is None else list(number_of)
         with self.database.read() as connection:
-            for number, epoch, value in connection.execute(query):
-                curves[number].append((epoch, value))
+            for job_id, epoch, value in _rows_of(connection, query, MetricRow.job_id, chosen, self.study.id):
+                if job_id in number_of:  # one that was queued since is not in this history
+                    curves[number_of[job_id]].append((epoch, value))
         return dict(curves)
 
     def layer_rates(self, trials: Iterable[TrialView]) -> dict[int, dict[str, float]]:

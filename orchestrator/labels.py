@@ -73,7 +73,10 @@ def number_text(value: object) -> str:
 
 
 def short_keys(keys: list[str]) -> dict[str, str]:
-    """Return for each dotted key the shortest ending that still tells it from the others."""
+    """Return for each dotted key the shortest ending that says what it is and tells it from the others.
+
+    A last part of one letter, or `name`, says too little: `loss.c` and `optimizer.name` keep their section.
+    """
     short = {}
     for key in keys:
         parts = key.split(".")
@@ -81,7 +84,9 @@ def short_keys(keys: list[str]) -> dict[str, str]:
         short[key] = next(
             ending
             for ending in endings
-            if ending == key or sum(other == ending or other.endswith("." + ending) for other in keys) == 1
+            if ending == key
+            or ((len(ending) > 1 and ending != "name")
+            and sum(other == ending or other.endswith("." + ending) for other in keys) == 1)
         )
     return short
 
@@ -101,6 +106,12 @@ def duration(seconds: float | None) -> str:
     if days < 1:
         return f"{hours} h {minutes % 60:02d} min"
     return f"{days} d {hours % 24} h"
+
+
+def hours(seconds: float) -> str:
+    """Return a time span in hours: "0.043 h", "7.25 h", "1,204 h"."""
+    value = seconds / 3600
+    return f"{value:,.0f} h" if value >= 100 else f"{value:.3g} h"
 
 
 def roughly(seconds: float | None) -> str:

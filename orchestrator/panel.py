@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from rich.console import ConsoleDimensions, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.labels import duration, end_text, metric_text, number_text, roughly, short_keys, short_metric
 from orchestrator.snapshot import StudySnapshot
-from orchestrator.views import StudyView, TrialState, TrialView
+from orchestrator.views import StudyView, TrialState, spread
 
 WIDE = 118  # columns from which front and ended trials stand side by side
 MOST_LINES = 12  # of front and ended trials, however high the terminal
@@ -153,14 +152,6 @@ def _ended(snapshot: StudySnapshot, lines: int) -> RenderableType | None:
             Text(end, style=STATE_STYLES[trial.state]),
         )
     return table
-
-
-def spread(trials: Sequence[TrialView], count: int) -> list[TrialView]:
-    """Return at most `count` trials, evenly over the sequence, both ends among them."""
-    if len(trials) <= count:
-        return list(trials)
-    step = (len(trials) - 1) / max(1, count - 1)
-    return [trials[round(index * step)] for index in range(count)]
 
 
 def _table(title: str) -> Table:

@@ -215,3 +215,11 @@ def trial_state(job_state: str, end_reason: str | None) -> TrialState:
     return {JobState.PENDING: TrialState.WAITING, JobState.LEASED: TrialState.RUNNING}.get(
         JobState(job_state), TrialState.FAILED
     )
+
+
+def spread(trials: Sequence[TrialView], count: int) -> list[TrialView]:
+    """Return at most `count` trials, evenly over the sequence, both ends among them."""
+    if len(trials) <= count:
+        return list(trials)
+    step = (len(trials) - 1) / max(1, count - 1)
+    return [trials[round(index * step)] for index in range(count)]

@@ -198,8 +198,8 @@ def metrics_of(params: Mapping[str, Any], epoch: int, plan: Seeding, rng: random
     accuracy = grown * (0.97 - 0.12 * push**3 - 0.05 * abs(threshold - 1)) + rng.gauss(0, 0.004)
     density = 10 ** (-0.8 - 1.6 * push * grown) / threshold * math.exp(rng.gauss(0, 0.08))
     metrics = {
-        "train_loss": 2.3 * math.exp(-2.5 * epoch / plan.epochs) + 0.05,
-        "val_loss": 2.3 * math.exp(-2.2 * epoch / plan.epochs) + 0.1,
+        "train_loss": 2.3 * math.exp(-2.5 * epoch / plan.epochs) + 0.05 + 0.1 * push,
+        "val_loss": 2.3 * math.exp(-2.2 * epoch / plan.epochs) + 0.1 + 0.15 * push,
         "val_accuracy": min(accuracy, 0.999),
         "val_spike_density": density,
         "val_firing_rate": density * 1.3,

@@ -47,7 +47,8 @@ def find_shipped(name: str | Path, shipped: list[Path], root: Path, what: str, w
             return candidate
     names = [path.relative_to(root).with_suffix("").as_posix() for path in shipped]
     folder = (beside / text).parent
-    files = [str(Path(text).with_name(path.name)) for path in sorted(folder.glob("*.yaml"))]
+    there = [path for path in sorted(folder.glob("*.yaml")) if where is None or path != where.file]
+    files = [str(Path(text).with_name(path.name)) for path in there]
     hint = did_you_mean(text, files) if text.endswith((".yaml", ".yml")) else ""
     hint = hint if hint.startswith("did") else did_you_mean(text.removesuffix(".yaml"), names)
     message = f"there is no file '{text}' and no shipped {what} of that name"

@@ -61,19 +61,20 @@ def problems_of(
     """
     by_key: dict[str, list[_Refusal]] = {}
     for detail in error.errors(include_url=False):
-        path, owner = _locate(model, detail["loc"])
-        refusal = _Refusal(detail, ".".join(str(part) for part in path), owner, find, hint)
+        path, owner, annotation = _locate(model, detail["loc"])
+        refusal = _Refusal(detail, ".".join(str(part) for part in path), owner, annotation, find, hint)
         by_key.setdefault(refusal.key, []).append(refusal)
     return [problem for refusals in by_key.values() for problem in _told(refusals)]
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """One of pydantic's errors, with its key and what the key stands in (a model, or the annotation of a union)."""
+    """One of pydantic's errors, with its key, the model that the key stands in and the type the key has there."""
 
     detail: ErrorDetails
     key: str
-    owner: Any
+    owner: type[BaseModel]
+    annotation: Any
     find: Find
     hint: Hint
 
@@ -145,7 +146,7 @@ def _wrong_kind(refusal: _Refusal) -> list[Problem]:
 
 def _kinds_at(refusal: _Refusal) -> tuple[str, list[str]]:
     discriminator = str(refusal.detail["ctx"]["discriminator"]).strip("'")
-    return discriminator, [name for model in models(refusal.owner) for name in kinds(model, discriminator)]
+    return discriminator, [name for model in models(refusal.annotation) for name in kinds(model, discriminator)]
 
 
 def _misfit(refusal: _Refusal) -> list[Problem]:
@@ -169,14 +170,11 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _locate(model: type[BaseModel], loc: Path) -> tuple[Path, Any]:
-    """Return a location without pydantic's union tags, and what its last part stands in.
-
-    That is the model that owns the key, or, for a location that ends at a union, the union's annotation.
-    """
+def _locate(model: type[BaseModel], loc: Path) -> tuple[Path, type[BaseModel], Any]:
+    """Return a location without pydantic's union tags, the model its last part stands in and the type it has there."""
     path: list[str | int] = []
     annotation: Any = model
-    owner: Any = model
+    owner = model
     for part in loc:
         held = models(annotation)
         if len(held) > 1:
@@ -194,7 +192,7 @@ def _locate(model: type[BaseModel], loc: Path) -> tuple[Path, Any]:
             continue  # the name of a plain type inside a union
         path.append(part)
         annotation = _item(inner, part)
-    return tuple(path), annotation if len(models(annotation)) > 1 else owner
+    return tuple(path), owner, annotation
 
 
 def _item(container: Any, part: str | int) -> Any:

@@ -69,8 +69,10 @@ def nearest_keys(key: str, limit: int = 3) -> str:
         limit: at most so many suggestions.
     """
     lasts = {known: known.rpartition(".")[2] for known in known_keys()}
-    near = difflib.get_close_matches(key.rpartition(".")[2], sorted(set(lasts.values())), n=limit)
-    likely = [known for known, last in lasts.items() if last in near]
+    last = key.rpartition(".")[2]
+    names = sorted(set(lasts.values()))
+    near = [last] if last in names else difflib.get_close_matches(last, names, n=limit)
+    likely = [known for known, name in lasts.items() if name in near]
     likely.sort(key=lambda known: difflib.SequenceMatcher(None, key, known).ratio(), reverse=True)
     return f"did you mean {' or '.join(repr(known) for known in likely[:limit])}?" if likely else ""
 

@@ -15,7 +15,7 @@ from configs.catalog import find_config
 from configs.fit import default_kinds
 from configs.keys import has_key, sections, sections_with_kinds
 from configs.overrides import Override
-from configs.problems import ConfigError, Problem, Where
+from configs.problems import ConfigError, Problem, Where, shown
 from configs.sources import Source, load_yaml
 
 
@@ -116,24 +116,30 @@ def nested(layer: Layer, problems: list[Problem]) -> dict[str, Any]:
 
     Args:
         layer: dotted key -> entry.
-        problems: one is added for each value that stands where other keys need a section.
+        problems: one is added for each value given to a section, and for each key inside what is a value.
     """
     data: dict[str, Any] = {}
     for key, entry in layer.items():
-        parents = key.split(".")
-        prefixes = [".".join(parents[:depth]) for depth in range(1, len(parents))]
-        if any(prefix in layer for prefix in prefixes):
-            continue  # told at the prefix
-        section = data
-        for part in parents[:-1]:
-            section = section.setdefault(part, {})
-        if any(other.startswith(f"{key}.") for other in layer):
-            problems.append(
-                Problem(entry.where, f"{key}: expected a section, got a value", f"other keys set '{key}.*'")
-            )
-        else:
-            section[parents[-1]] = entry.value
+        outer = next((prefix for prefix in _prefixes(key) if prefix in layer), None)
+        if outer is not None and outer not in sections():
+            problems.append(Problem(entry.where, f"unknown key '{key}'", f"'{outer}' is a value, it has no keys"))
+        elif key in sections() and any(key in _prefixes(other) for other in layer):
+            problems.append(Problem(entry.where, f"{key}: expected a section, got {shown(entry.value)}"))
+        elif outer is None:
+            _put(data, key, entry.value)
     return data
+
+
+def _prefixes(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _put(data: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        data = data.setdefault(part, {})
+    data[last] = value
 
 
 def _entries(section: Mapping[str, object], path: tuple[str, ...], source: Source) -> Iterable[tuple[str, Entry]]:

@@ -84,7 +84,7 @@ class IntParameter(ParameterBase):
         yield from _range_flaws(self.low, self.high, self.log, smallest=1)
         if self.log and self.step != 1:
             yield Misfit("step", "a logarithmic range has no step; remove `log` or `step`")
-        if self.high > self.low and (self.high - self.low) % self.step:
+        elif self.high > self.low and (self.high - self.low) % self.step:
             last = self.low + (self.high - self.low) // self.step * self.step
             yield Misfit("step", f"high - low is no multiple of {self.step}; the last value would be {last}")
 
@@ -259,28 +259,38 @@ def differences(old: CheckedSpace, new: CheckedSpace) -> list[str]:
     lines = []
     for name in [*before, *(name for name in after if name not in before)]:
         if name not in after:
-            lines.append(f"{name}: {shown(before[name])} is gone")
+            lines.append(f"{name}: {before[name]} is gone")
         elif name not in before:
-            lines.append(f"{name}: {shown(after[name])} is new")
+            lines.append(f"{name}: {after[name]} is new")
         elif before[name] != after[name]:
-            lines.append(f"{name}: {shown(before[name])} became {shown(after[name])}")
+            lines.append(f"{name}: {before[name]} became {after[name]}")
     return lines
 
 
-def _by_name(checked: CheckedSpace) -> dict[str, Any]:
-    """Return the identity of a space as one value for each thing that a message can name."""
-    parts = identity(checked)
-    named: dict[str, Any] = {}
-    for key, parameter in parts["parameters"].items():
-        named |= {f"parameter {key}, {name}": value for name, value in parameter.items()}
-    for objective in parts["objectives"]:
-        named[f"objective {objective['metric']}"] = objective["direction"]
-    named["order of the objectives"] = [objective["metric"] for objective in parts["objectives"]]
-    for constraint in parts["constraints"]:
-        named |= {f"constraint {constraint['metric']}, {end}": constraint[end] for end in ("min", "max")}
-    named |= {f"sampler, {key}": value for key, value in parts["sampler"].items()}
-    named["trainer"] = parts["trainer"]
-    named |= _flat(parts["base"], "base ")
+def described(parameter: Parameter) -> str:
+    """Return a parameter in a few words: `float from 1e-06 to 0.0005, log`."""
+    if isinstance(parameter, CategoricalParameter):
+        text = "one of " + ", ".join(shown(choice) for choice in parameter.choices)
+    else:
+        text = f"{parameter.type} from {parameter.low:g} to {parameter.high:g}" + ", log" * parameter.log
+        if parameter.step not in (None, 1):
+            text += f", step {parameter.step:g}"
+    for key, values in parameter.when.items():
+        text += f", when {key} is " + " or ".join(shown(value) for value in values)
+    return text
+
+
+def _by_name(checked: CheckedSpace) -> dict[str, str]:
+    """Return the identity of a space as one text for each thing that a message can name."""
+    space, base = checked.space, identity(checked)["base"]
+    named = {f"parameter {key}": described(parameter) for key, parameter in space.parameters.items()}
+    named |= {f"objective {objective.metric}": objective.direction for objective in space.objectives}
+    named["order of the objectives"] = ", ".join(objective.metric for objective in space.objectives)
+    for item in space.constraints:
+        named[f"constraint {item.metric}"] = f"from {shown(item.min)} to {shown(item.max)}"
+    named |= {f"sampler.{key}": shown(value) for key, value in space.sampler.model_dump().items()}
+    named["trainer"] = shown(space.trainer)
+    named |= {f"base {key}": shown(value) for key, value in _flat(base, "").items()}
     return named
 
 

@@ -34,6 +34,7 @@ def run_optuna(url: str, workers: int, trials: int, *, hardened: bool) -> float:
         trials: trials in all.
         hardened: SQLite with write-ahead log and `BEGIN IMMEDIATE`, as spikebench opens it.
     """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     optuna.create_study(study_name=STUDY, storage=_storage(url, hardened), direction="maximize")
     fork = multiprocessing.get_context("fork")
     left = fork.Value("i", trials)

@@ -34,12 +34,14 @@ from orchestrator.tables import JobRow, JobState
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = "raw Optuna, hardened"
+BASE = f"""\
+model: {{name: stal_srnn}}
+loss: {{name: ce_ss}}
+training: {{epochs: {EPOCHS}}}
+"""
 SPACE = """\
 name: overhead
-base: stal/srnn_digits
-overrides:
-  loss.name: ce_ss
-  training.epochs: {epochs}
+base: base.yaml
 parameters:
 {parameters}
 objectives:
@@ -81,9 +83,8 @@ def run_spikebench(url: str, workers: int, trials: int, folder: Path) -> tuple[f
         f"  {name}: {{type: float, low: {low}, high: {high}, log: true}}" for name, (low, high) in RANGES.items()
     )
     space = folder / "overhead.yaml"
-    space.write_text(
-        SPACE.format(epochs=EPOCHS, parameters=parameters, trials=trials, workers=workers), encoding="utf-8"
-    )
+    (folder / "base.yaml").write_text(BASE, encoding="utf-8")
+    space.write_text(SPACE.format(parameters=parameters, trials=trials, workers=workers), encoding="utf-8")
     command = [str(Path(sys.executable).parent / "spikebench-search"), "--space", str(space)]
     command += ["--workers", str(workers), "--trials", str(trials)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPIKEBENCH_STORAGE": url, "CUDA_VISIBLE_DEVICES": ""}

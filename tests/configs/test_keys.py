@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import NoneType
 
 import pytest
@@ -86,3 +88,9 @@ def test_an_alias_may_depend_on_the_kind() -> None:
     assert canonical("encoder.l1_sz", {"encoder": "sps"}) == "encoder.l1_sz"
     assert canonical("encoder.l1_sz", {}) == "encoder.l1_sz"
     assert canonical("training.epochs", {}) == "training.epochs"
+
+
+def test_the_documentation_lists_every_key_and_alias() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
+    assert listed == {*known_keys(), *ALIASES, *ALIASES_BY_KIND}

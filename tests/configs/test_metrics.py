@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from configs.metrics import METRICS, is_metric
@@ -26,3 +28,8 @@ def test_the_shipped_trainer_s_metrics_are_known(name: str, known: bool) -> None
 def test_every_metric_is_explained_and_none_is_of_the_test_split() -> None:
     assert all(METRICS.values())
     assert not [name for name in METRICS if name.startswith("test_")]
+
+
+def test_the_documentation_lists_every_metric() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search-spaces.md").read_text()
+    assert {name for name in METRICS if f"| `{name}` | {METRICS[name]} |" in page} == set(METRICS)

@@ -108,6 +108,10 @@ def _images(encoder: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Mis
         yield Misfit("data.image_size", f"encoder '{kind_of(encoder)}' expects a multiple of 4, got {side}")
     if kind_of(encoder) == "stal":
         yield from _stal_widths(encoder, pixels=shape[0] * side * side)
+    width = _integer(encoder, "hidden_channels")
+    if width and width < shape[0] and shape[0] % width:
+        message = f"expected a divisor of the {shape[0]} channels of the image, or at least as many, got {width}"
+        yield Misfit("encoder.hidden_channels", message)
 
 
 def _stal_widths(encoder: Mapping[str, Any], pixels: int) -> Iterator[Misfit]:

@@ -116,17 +116,21 @@ class CategoricalParameter(ParameterBase):
 Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")]
 
 
-class Objective(Section):
-    """A metric that the search betters."""
+class OfMetric(Section):
+    """What is said about one metric."""
 
     metric: str = Field(description="metric of the last epoch")
+
+
+class Objective(OfMetric):
+    """A metric that the search betters."""
+
     direction: Literal["maximize", "minimize"] = Field(description="which way is better")
 
 
-class Constraint(Section):
+class Constraint(OfMetric):
     """Bounds that a metric should keep; trials that break them are not on the front."""
 
-    metric: str = Field(description="metric of the last epoch")
     max: float | None = Field(None, description="largest value that is still feasible")
     min: float | None = Field(None, description="smallest value that is still feasible")
 

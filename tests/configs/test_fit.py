@@ -37,6 +37,12 @@ SRNN = {"name": "stal_srnn"}
         ({"encoder": {"name": "stal", "l2_size": 128, "time_steps": 4}, "data": {"name": "digits"}}, []),
         ({"encoder": {"name": "stal", "l1_size": 784}, "data": {"name": "mnist"}}, []),
         ({"encoder": {"name": "stal", "l1_size": 784}, "data": {"name": "cifar10"}}, ["encoder.l1_size"]),
+        (
+            {"encoder": {"name": "convstal", "hidden_channels": 2}, "data": {"name": "cifar10"}},
+            ["encoder.hidden_channels"],
+        ),
+        ({"encoder": {"name": "convstal", "hidden_channels": 4}, "data": {"name": "cifar10"}}, []),
+        ({"encoder": {"name": "convstal", "hidden_channels": 2}, "data": {"name": "mnist"}}, []),
         ({"data": {"name": "digits", "val_fraction": 0.5, "test_fraction": 0.5}}, ["data.test_fraction"]),
         ({"data": {"name": "mnist_files", "train_size": 9000, "val_size": 900, "test_size": 101}}, ["data.train_size"]),
         ({"data": {"name": "mnist_files", "train_size": 9000, "val_size": 900, "test_size": 100}}, []),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from sqlalchemy import Row, func, insert, select, update
 
 from configs.problems import ConfigError
@@ -126,32 +126,38 @@ class AskTell:
         return curves
 
     def _tell(self, row: Row[int, int, int, str, str | None], curves: dict[str, dict[int, float]]) -> None:
-        trial = Trial(self._study.optuna, row.optuna_trial_id)
         last = {name: next(reversed(curve.values())) for name, curve in curves.items()}
         values = [last.get(objective.metric, math.nan) for objective in self._study.checked.space.objectives]
-        complete = all(math.isfinite(value) for value in values)
+        measured = all(math.isfinite(value) for value in values)
+        if row.end_reason in PRUNED_REASONS:
+            state = TrialState.PRUNED
+        elif row.state == JobState.DONE and measured:
+            state = TrialState.COMPLETE
+        else:
+            state = TrialState.FAIL
+        self._annotate(row, curves, last)
+        told = values if state is TrialState.COMPLETE else None
+        self._study.optuna.tell(row.trial_number, told, state=state, skip_if_finished=True)
+
+    def _annotate(
+        self, row: Row[int, int, int, str, str | None], curves: dict[str, dict[int, float]], last: dict[str, float]
+    ) -> None:
+        """Write what Optuna shows and learns beside the values: end reason, constraints, and a single curve."""
+        space = self._study.checked.space
+        excess = {c.metric: c.excess(last[c.metric]) for c in space.constraints if c.metric in last}
+        curve = curves.get(space.objectives[0].metric, {}) if len(space.objectives) == 1 else {}
+        if row.end_reason == EndReason.FINISHED and not excess and not curve:
+            return
+        known = self._study.storage.get_trial(row.optuna_trial_id)
+        if known.state.is_finished():  # told by a controller that died before it could note it
+            return
+        trial = Trial(self._study.optuna, row.optuna_trial_id)
         if row.end_reason != EndReason.FINISHED:
             trial.set_user_attr("end_reason", row.end_reason)
-        if row.state == JobState.FAILED or (row.end_reason == EndReason.FINISHED and not complete):
-            self._finish(trial.number, TrialState.FAIL, None)
-            return
-        self._set_constraints(trial, last)
-        if len(values) == 1:
-            for epoch, value in curves[self._study.checked.space.objectives[0].metric].items():
-                trial.report(value, epoch)
-        if row.end_reason in PRUNED_REASONS:
-            self._finish(trial.number, TrialState.PRUNED, None)
-        else:
-            self._finish(trial.number, TrialState.COMPLETE, values)
-
-    def _finish(self, number: int, state: TrialState, values: list[float] | None) -> FrozenTrial:
-        return self._study.optuna.tell(number, values, state=state, skip_if_finished=True)
-
-    def _set_constraints(self, trial: Trial, last: dict[str, float]) -> None:
-        """Say how far each constraint is broken; zero or less is kept."""
-        for constraint in self._study.checked.space.constraints:
-            if (value := last.get(constraint.metric)) is not None:
-                trial.set_constraint(constraint.metric, constraint.excess(value))
+        for metric in excess.keys() - known.constraints.keys():
+            trial.set_constraint(metric, excess[metric])
+        for epoch in curve.keys() - known.intermediate_values.keys():
+            trial.report(curve[epoch], epoch)
 
     def _mark_told(self, job_id: int) -> None:
         self._database.write(

@@ -197,7 +197,8 @@ def test_a_trial_that_was_asked_but_not_queued_is_adopted_with_the_same_paramete
 
 
 def test_a_result_that_was_told_but_not_marked_is_told_once(database: Database, tmp_path: Path) -> None:
-    study, ask_tell = asker(database, space(tmp_path), tmp_path)
+    checked = space(tmp_path, constraints=[{"metric": "val_spike_density", "max": 0.15}])
+    study, ask_tell = asker(database, checked, tmp_path)
     ask_tell.ask()
     work(database, val_accuracy=0.9, val_spike_density=0.2)
     ask_tell.tell_ended()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +67,10 @@ def command(
     )
     database = open_database(storage_url(storage), create=True)
     opened = open_study(database, checked, name=study, trials=trials)
-    state = run_study(console, database, opened, places, runs_dir)
+    try:
+        state = run_study(console, database, opened, places, runs_dir)
+    finally:
+        opened.close()
     report = write_report(database, opened.name, runs_dir / opened.name / "report.html")
     print_summary(console, database, opened.name, report)
     if state is StudyState.STOPPED:
@@ -84,10 +86,9 @@ def run_study(console: Console, database: Database, study: Study, places: list[S
         f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each, {database.masked_url}"
     )
     tracking = study.checked.base.tracking
-    with delivery(
-        database, study.id, tracking.mlflow_uri if tracking.mlflow else None, multiprocessing.get_context("forkserver")
-    ):
-        return Controller(database, study, ask_tell, executor, make_view(console)).run()
+    view = make_view(console)
+    with delivery(database, study.id, tracking.mlflow_uri if tracking.mlflow else None, view.note):
+        return Controller(database, study, ask_tell, executor, view).run()
 
 
 def show_samples(console: Console, checked: CheckedSpace) -> None:

@@ -85,7 +85,9 @@ def evaluate(
     if split not in SPLITS:
         raise TrainerError(f"there is no split '{split}': use one of {', '.join(SPLITS)}")
     content = checkpoints.load(checkpoint)
-    config = with_params(checkpoints.config_of(content, checkpoint), overrides or {})
+    # The encoder's weights are in the checkpoint: the file they once came from may be gone.
+    changes = {**(overrides or {}), "encoder.checkpoint": None}
+    config = with_params(checkpoints.config_of(content, checkpoint), changes)
     device = choose_device(config.training.device)
     with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
         data = load_data(config.data)

@@ -41,6 +41,14 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_can_be_evaluated(quick, recorder
     assert 0 <= evaluate(done.checkpoint.path)["test_accuracy"] <= 1
 
 
+def test_the_file_of_a_pre_trained_encoder_is_not_needed_again(quick, recorder, run_dir, tmp_path) -> None:
+    first = train(quick(training={"epochs": 1}), recorder(), run_dir=tmp_path / "first", threads=1)
+    config = quick(encoder={"checkpoint": str(first.checkpoint.path)}, training={"epochs": 1})
+    done = train(config, recorder(), run_dir=run_dir, threads=1)
+    first.checkpoint.path.unlink()
+    assert evaluate(done.checkpoint.path, "val", threads=1)["val_loss"] == done.metrics["val_loss"]
+
+
 def test_nothing_of_the_caller_is_disturbed(trained) -> None:
     torch.manual_seed(0)
     expected = torch.rand(())

@@ -282,6 +282,7 @@ def test_parameters_are_laid_over_a_configuration(tmp_path: Path) -> None:
     assert (changed.neuron.surrogate.alpha, changed.neuron.surrogate.name) == (5.0, "atan")
     other = with_params(config, {"encoder.name": "stal", "encoder.l1_size": 32, "encoder.l2_size": 64})
     assert other.encoder == StalEncoder(l1_size=32, l2_size=64, drop_p=0.3)
+    assert with_params(config, {"data.name": "mnist"}).data.val_fraction == 0.2  # its own default, not that of digits
     assert with_params(from_dict(to_dict(config)), {"encoder.name": "rate"}) == with_params(
         config, {"encoder.name": "rate"}
     )

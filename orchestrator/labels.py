@@ -85,8 +85,10 @@ def short_keys(keys: list[str]) -> dict[str, str]:
             ending
             for ending in endings
             if ending == key
-            or ((len(ending) > 1 and ending != "name")
-            and sum(other == ending or other.endswith("." + ending) for other in keys) == 1)
+            or (
+                (len(ending) > 1 and ending != "name")
+                and sum(other == ending or other.endswith("." + ending) for other in keys) == 1
+            )
         )
     return short
 
@@ -127,6 +129,19 @@ def roughly(seconds: float | None) -> str:
         minutes = 10 * round(minutes / 10)
         return f"about {minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
     return f"about {minutes / 1440:.1f} days"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was: "just now", "40 s ago", "7 min ago", "5 h ago", "3 days ago"."""
+    if seconds < 5:
+        return "just now"
+    if seconds < 60:
+        return f"{seconds:.0f} s ago"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min ago"
+    if seconds < 172800:
+        return f"{seconds / 3600:.0f} h ago"
+    return f"{seconds / 86400:.0f} days ago"
 
 
 def end_text(end_reason: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import subprocess
 import sys
 import tomllib
@@ -32,6 +33,7 @@ CONFIG_FREE = ("trainers/models", "trainers/encoders", "trainers/losses", "train
 LONGEST_MODULE = 450
 MENDING = {"trainers.torchvision_ops", "trainers.models"}  # either makes torchvision importable
 
+TOP_FOLDERS = {f"{package}/" for package in PACKAGES}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAY_PRINT = {path for path in MODULES if path.is_relative_to(ROOT / "orchestrator" / "commands")}
 
@@ -142,3 +144,23 @@ def test_console_scripts_resolve() -> None:
     for target in scripts.values():
         module, function = target.split(":")
         assert callable(getattr(import_module(module), function))
+
+
+def readme_tree() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8").partition("## Files")[2].partition("\n## ")[0]
+
+
+def test_readme_shows_every_module() -> None:
+    """A module is named in the README's tree, or the folder it lies in is."""
+    named_there = set(re.findall(r"[\w./*]+", readme_tree())) - TOP_FOLDERS
+    missing = [
+        named(path)
+        for path in MODULES
+        if path.name != "__init__.py" and not {path.name, f"{path.parent.name}/"} & named_there
+    ]
+    assert missing == []
+
+
+def test_readme_shows_no_module_that_is_gone() -> None:
+    known = {path.name for path in MODULES}
+    assert {name for name in re.findall(r"\w+\.py\b", readme_tree()) if name not in known} == set()

@@ -72,6 +72,11 @@ def number_text(value: object) -> str:
     return f"{value:.4g}"
 
 
+def rounded(value: float) -> str:
+    """Return a number with three digits: "0.043", "7.25", "1,204"."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def short_keys(keys: list[str]) -> dict[str, str]:
     """Return for each dotted key the shortest ending that says what it is and tells it from the others.
 
@@ -112,8 +117,7 @@ def duration(seconds: float | None) -> str:
 
 def hours(seconds: float) -> str:
     """Return a time span in hours: "0.043 h", "7.25 h", "1,204 h"."""
-    value = seconds / 3600
-    return f"{value:,.0f} h" if value >= 100 else f"{value:.3g} h"
+    return f"{rounded(seconds / 3600)} h"
 
 
 def roughly(seconds: float | None) -> str:

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.labels import duration, end_text, metric_text, number_text, roughly, short_keys, short_metric
+from orchestrator.labels import duration, end_text, metric_text, number_text, roughly, rounded, short_keys, short_metric
 from orchestrator.snapshot import StudySnapshot
 from orchestrator.views import StudyView, TrialState, spread
 
@@ -82,7 +82,7 @@ def _figures(snapshot: StudySnapshot) -> Text:
     parts += [Text(f"{snapshot.waiting} waiting")] if snapshot.waiting else []
     parts.append(Text(f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}"))
     if snapshot.epochs_per_minute:
-        parts.append(Text(f"{snapshot.epochs_per_minute:.3g} epochs/min"))
+        parts.append(Text(f"{rounded(snapshot.epochs_per_minute)} epochs/min"))
     parts.append(Text(f"{duration(snapshot.device_seconds)} on devices"))
     return Text("  ·  ", style="bright_black").join(parts)
 

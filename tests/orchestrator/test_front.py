@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ from hypothesis import strategies as st
 
 from orchestrator.front import feasible_front, pareto_front
 
-PUBLISHED = Path(__file__).parents[1] / "golden" / "data" / "stal" / "thesis_pareto.json"
-CASES = json.loads(PUBLISHED.read_text())["cases"]
 # Few different values, so that ties and copies are common.
 VALUES = st.sampled_from([0.0, 0.25, 0.5, 1.0, -1.0, math.nan, math.inf])
 
@@ -29,11 +25,6 @@ def by_definition(points: Sequence[Sequence[float]], directions: Sequence[str]) 
         return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
 
     return [i for i in finite if not any(dominates(losses[j], losses[i]) for j in finite)]
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-def test_published_fronts_of_the_thesis(case: dict) -> None:
-    assert pareto_front(case["points"], case["directions"]) == case["front_indices"]
 
 
 @given(st.data())

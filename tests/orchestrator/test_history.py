@@ -47,16 +47,16 @@ def test_trials_are_put_together_from_all_tables(database: Database) -> None:
     assert history.trials[21].state is TrialState.RUNNING
 
 
-def test_values_are_of_the_last_epoch(database: Database) -> None:
-    seed_study(database, trials=4, epochs=5)
-    with database.read() as connection:
+def test_values_are_of_the_last_epoch(local: Database) -> None:
+    seed_study(local, trials=4, epochs=5)
+    with local.read() as connection:
         query = (
             select(JobRow.trial_number, MetricRow.value)
             .join(MetricRow, MetricRow.job_id == JobRow.id)
             .where(MetricRow.name == "val_accuracy", MetricRow.epoch == 5)
         )
-        expected = dict(connection.execute(query))
-    assert {t.number: t.metrics["val_accuracy"] for t in read_history(database, "stal_loss").trials} == expected
+        expected = {row.trial_number: row.value for row in connection.execute(query)}
+    assert {t.number: t.metrics["val_accuracy"] for t in read_history(local, "stal_loss").trials} == expected
 
 
 def test_queries_do_not_grow_with_trials(database: Database) -> None:
@@ -72,26 +72,26 @@ def test_queries_do_not_grow_with_trials(database: Database) -> None:
     assert counts[0] == counts[1] <= 12
 
 
-def test_front_holds_finished_trials_only(database: Database) -> None:
-    seed_study(database, trials=40)
-    history = read_history(database, "stal_loss")
+def test_front_holds_finished_trials_only(local: Database) -> None:
+    seed_study(local, trials=40)
+    history = read_history(local, "stal_loss")
     expected = pareto_front([t.values for t in history.finished], ["maximize", "minimize"])
     assert {t.number for t in history.front.trials} == {history.finished[i].number for i in expected}
     accuracies = [t.values[0] for t in history.front.trials]
     assert accuracies == sorted(accuracies, reverse=True)
 
 
-def test_constraints_are_kept_by_the_front(database: Database) -> None:
-    seed_study(database, trials=40, constraints=[{"metric": "val_spike_density", "max": 0.02}])
-    seed_study(database, name="hopeless", trials=10, constraints=[{"metric": "val_accuracy", "min": 2.0}])
-    seed_study(database, name="unmeasured", trials=10, constraints=[{"metric": "energy_mj", "max": 2.0}])
-    kept = read_history(database, "stal_loss").front
+def test_constraints_are_kept_by_the_front(local: Database) -> None:
+    seed_study(local, trials=40, constraints=[{"metric": "val_spike_density", "max": 0.02}])
+    seed_study(local, name="hopeless", trials=10, constraints=[{"metric": "val_accuracy", "min": 2.0}])
+    seed_study(local, name="unmeasured", trials=10, constraints=[{"metric": "energy_mj", "max": 2.0}])
+    kept = read_history(local, "stal_loss").front
     assert kept.feasible
     assert all(t.metrics["val_spike_density"] <= 0.02 for t in kept.trials)
-    missed = read_history(database, "hopeless")
+    missed = read_history(local, "hopeless")
     assert not missed.front.feasible
     assert missed.front.trials[0].violation == min(t.violation for t in missed.finished)
-    assert not read_history(database, "unmeasured").front.trials
+    assert not read_history(local, "unmeasured").front.trials
 
 
 def test_curves_and_layer_rates(database: Database) -> None:
@@ -108,28 +108,28 @@ def test_curves_and_layer_rates(database: Database) -> None:
     assert {number: set(found) for number, found in rates.items()} == {0: set(LAYERS), 1: set(LAYERS)}
 
 
-def test_times_add_up(database: Database) -> None:
-    seed_study(database, trials=6, accidents=False)
-    history = read_history(database, "stal_loss")
+def test_times_add_up(local: Database) -> None:
+    seed_study(local, trials=6, accidents=False)
+    history = read_history(local, "stal_loss")
     assert history.device_seconds == pytest.approx(sum(t.ended_at - t.started_at for t in history.trials))
     assert 0 < history.wall_seconds < history.device_seconds  # two ran at a time
 
 
-def test_a_lost_epoch_row_does_not_hide_a_trial(database: Database) -> None:
-    seed_study(database, trials=1, accidents=False)
-    with database.begin() as connection:
+def test_a_lost_epoch_row_does_not_hide_a_trial(local: Database) -> None:
+    seed_study(local, trials=1, accidents=False)
+    with local.begin() as connection:
         connection.execute(EpochRow.__table__.delete())
-    trial = read_history(database, "stal_loss").trials[0]
+    trial = read_history(local, "stal_loss").trials[0]
     assert (trial.state, trial.values, trial.epochs) == (TrialState.FINISHED, None, 0)
 
 
-def test_an_unknown_study_is_named_with_its_neighbours(database: Database) -> None:
-    seed_study(database, trials=1)
+def test_an_unknown_study_is_named_with_its_neighbours(local: Database) -> None:
+    seed_study(local, trials=1)
     with pytest.raises(StudyNotFoundError, match="stal_loss"):
-        read_history(database, "stal_los")
+        read_history(local, "stal_los")
 
 
-def test_the_stored_space_is_what_a_real_space_stores(database: Database) -> None:
+def test_the_stored_space_is_what_a_real_space_stores(local: Database) -> None:
     """The views read the space as plain JSON; its keys must be those that `CheckedSpace.to_json` writes."""
     from search_spaces.space import Space
 
@@ -143,18 +143,18 @@ def test_the_stored_space_is_what_a_real_space_stores(database: Database) -> Non
         }
     )
     stored = json.loads(space.model_dump_json())
-    seed_study(database, trials=2, parameters=stored["parameters"], constraints=stored["constraints"])
-    study = read_history(database, "stal_loss").study
+    seed_study(local, trials=2, parameters=stored["parameters"], constraints=stored["constraints"])
+    study = read_history(local, "stal_loss").study
     assert {p.key: (p.kind, p.log) for p in study.parameters}["loss.omega"] == ("float", True)
     assert study.parameters[4].choices == ("adamw", "lamb")
     assert str(study.constraints[0]) == "val_loss <= 1"
 
 
-def test_replay_command_quotes_paths(database: Database) -> None:
-    seed_study(database, trials=1)
-    with database.begin() as connection:
+def test_replay_command_quotes_paths(local: Database) -> None:
+    seed_study(local, trials=1)
+    with local.begin() as connection:
         connection.execute(update(JobRow).values(run_dir="/my runs/t0", state=JobState.DONE))
-    command = read_history(database, "stal_loss").trials[0].replay_command
+    command = read_history(local, "stal_loss").trials[0].replay_command
     assert command == "spikebench train --config '/my runs/t0/config.yaml'"
 
 

@@ -7,7 +7,7 @@ import pytest
 from seeded import seed_study, seed_worker
 from sqlalchemy import delete, insert, update
 
-from orchestrator.database import Database, database_now, open_database
+from orchestrator.database import Database, database_now
 from orchestrator.errors import StudyNotFoundError
 from orchestrator.snapshot import SnapshotReader, StudySnapshot
 from orchestrator.tables import EndReason, EpochRow, JobRow, JobState, MetricRow, StudyRow, WorkerRow
@@ -53,12 +53,12 @@ def test_reading_again_equals_reading_fresh(database: Database) -> None:
     assert again.device_seconds == pytest.approx(fresh.device_seconds, rel=1e-3)
 
 
-def test_new_jobs_are_seen_and_ended_ones_are_kept(database: Database) -> None:
-    first = seed_study(database, trials=3, budget=9)
-    reader = SnapshotReader(database, first)
+def test_new_jobs_are_seen_and_ended_ones_are_kept(local: Database) -> None:
+    first = seed_study(local, trials=3, budget=9)
+    reader = SnapshotReader(local, first)
     before = reader.read()
-    seed_study(database, name="other", trials=2)
-    with database.begin() as connection:
+    seed_study(local, name="other", trials=2)
+    with local.begin() as connection:
         connection.execute(update(JobRow).where(JobRow.id == 4).values(study_id=first, trial_number=3))
     after = reader.read()
     assert sorted(t.number for t in after.ended) == [0, 1, 2, 3]
@@ -77,49 +77,47 @@ def test_a_study_without_its_controller_is_interrupted(database: Database) -> No
     assert SnapshotReader(database, study).read().state == "complete"
 
 
-def test_a_deleted_study_is_an_error(database: Database) -> None:
+def test_a_deleted_study_is_an_error(local: Database) -> None:
     with pytest.raises(StudyNotFoundError, match="7"):
-        SnapshotReader(database, 7).read()
+        SnapshotReader(local, 7).read()
 
 
-def test_silent_workers_do_not_count(database: Database) -> None:
-    study = seed_study(database, trials=1)
-    seed_worker(database, "w0", study_id=study)
-    with database.begin() as connection:
+def test_silent_workers_do_not_count(local: Database) -> None:
+    study = seed_study(local, trials=1)
+    seed_worker(local, "w0", study_id=study)
+    with local.begin() as connection:
         connection.execute(update(WorkerRow).values(last_beat=database_now() - 600))
-    assert SnapshotReader(database, study).read().workers == 0
+    assert SnapshotReader(local, study).read().workers == 0
 
 
-def read(database: Database, **changes: object) -> StudySnapshot:
-    return SnapshotReader(database, seed_study(database, **changes)).read()
+def read(local: Database, **changes: object) -> StudySnapshot:
+    return SnapshotReader(local, seed_study(local, **changes)).read()
 
 
-def test_time_left_is_estimated_from_ended_trials(database: Database) -> None:
-    snapshot = read(database, trials=20, running=2, budget=60, accidents=False)
+def test_time_left_is_estimated_from_ended_trials(local: Database) -> None:
+    snapshot = read(local, trials=20, running=2, budget=60, accidents=False)
     typical = sum(t.seconds for t in snapshot.ended) / 20
     running = tuple(replace(t, epoch=5, epochs=10, epoch_seconds=2.0, elapsed=10.0) for t in snapshot.running)
     left = replace(snapshot, running=running).seconds_left
     assert left == pytest.approx((38 * typical + 2 * 10.0) / 2)
 
 
-def test_time_left_before_the_first_end_comes_from_epochs(database: Database) -> None:
-    snapshot = read(database, trials=0, running=2, budget=2)
+def test_time_left_before_the_first_end_comes_from_epochs(local: Database) -> None:
+    snapshot = read(local, trials=0, running=2, budget=2)
     running = tuple(replace(t, epoch=4, epochs=10, epoch_seconds=3.0) for t in snapshot.running)
     assert replace(snapshot, running=running).seconds_left == pytest.approx(18.0)
     nothing = tuple(replace(t, epoch=0, epoch_seconds=None) for t in snapshot.running)
     assert replace(snapshot, running=nothing).seconds_left is None
-    assert read(database, name="done", trials=3, budget=3).seconds_left == 0.0
+    assert read(local, name="done", trials=3, budget=3).seconds_left == 0.0
 
 
-def test_reading_a_thousand_trials_again_is_cheap(sqlite_url: str) -> None:
-    database = open_database(sqlite_url, create=True)
-    study = seed_study(database, trials=1000, running=4, epochs=2, layers=())
-    reader = SnapshotReader(database, study)
+def test_reading_a_thousand_trials_again_is_cheap(local: Database) -> None:
+    study = seed_study(local, trials=1000, running=4, epochs=2, layers=())
+    reader = SnapshotReader(local, study)
     reader.read()
     times = []
     for _ in range(20):
         started = time.perf_counter()
         reader.read()
         times.append(time.perf_counter() - started)
-    database.engine.dispose()
     assert sorted(times)[5] < 0.005 * 3  # 5 ms, with room for a loaded machine

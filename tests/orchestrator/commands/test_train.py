@@ -1,0 +1,150 @@
+"""`spikebench train`: from a file to a test accuracy, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from configs.resolve import resolve
+from orchestrator.cli import main
+from orchestrator.commands import train as command
+from orchestrator.commands.train import COLUMNS, ConsoleReporter
+from trainers.protocol import DivergedError, EpochReport, Verdict
+
+CONFIG = """
+model: {name: stal_srnn, hidden_size: 16}
+encoder: {name: rate}
+data: {name: digits, val_fraction: 0.1, test_fraction: 0.7}
+training: {epochs: 2, batch_size: 64, device: cpu}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["train", *arguments])
+    return int(left.value.code or 0)
+
+
+def rows(text: str) -> list[str]:
+    """The lines of the epochs, without what tells the time."""
+    return [" ".join(line.split()[:7]) for line in text.splitlines() if re.match(r" +\d+/\d+ ", line)]
+
+
+def test_a_line_per_epoch_and_the_test_accuracy(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--config", "small.yaml", "--threads", "1", "--training.epochs", "3", "optimizer.name=sgd") == 0
+    out = capsys.readouterr().out
+    assert len(rows(out)) == 3
+    assert max(len(line) for line in out.splitlines() if re.match(r" +(\d+/|epoch)", line)) <= 80
+    assert re.search(r"test accuracy 0\.\d{4}, .*\(weights of the last epoch\)", out)
+    folder = here / "runs" / "train" / "small"
+    assert "resolved configuration: runs/train/small/config.yaml" in out
+    written = resolve(folder / "config.yaml").config
+    assert (written.training.epochs, written.optimizer.name) == (3, "sgd")
+    assert (folder / "ckpt-00003-0000000.pt").is_file()
+
+
+def test_model_and_training_files_are_merged(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "model.yaml").write_text("model: {name: stal_srnn, hidden_size: 8}\nencoder: {name: rate}\n")
+    (here / "recipe.yaml").write_text(CONFIG.split("\n", 3)[3])
+    assert run("--model-config", "model.yaml", "--train-config", "recipe.yaml", "--run-dir", "r") == 0
+    assert resolve("r/config.yaml").config.model.hidden_size == 8
+
+
+def test_an_earlier_run_is_not_overwritten_but_can_be_finished(here, capsys) -> None:
+    assert run("--config", "small.yaml", "--run-dir", "r") == 0
+    first = capsys.readouterr().out
+    assert run("--config", "small.yaml", "--run-dir", "r") == 2
+    assert "checkpoints of an earlier run (add --resume" in capsys.readouterr().err
+    assert run("--config", "r/config.yaml", "--run-dir", "r", "--resume") == 0
+    again = capsys.readouterr().out
+    assert "going on from r/ckpt-00002-0000000.pt" in again
+    assert rows(again) == rows(first)
+
+
+def test_resuming_with_another_configuration_keeps_the_runs_own(here, capsys) -> None:
+    assert run("--config", "small.yaml", "--run-dir", "r") == 0
+    assert run("--config", "small.yaml", "--run-dir", "r", "--resume", "--training.epochs", "5") == 1
+    assert "training.epochs is 2 there and 5 here" in capsys.readouterr().err
+    assert resolve("r/config.yaml").config.training.epochs == 2
+
+
+def test_wrong_input_is_one_clear_message(here, capsys) -> None:
+    assert run("--config", "small.yaml", "--training.epochz", "3") == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert run() == 2
+    (here / "file").write_text("")
+    assert run("--config", "small.yaml", "--run-dir", "file/run") == 1
+    assert "cannot write file/run/config.yaml: Not a directory" in capsys.readouterr().err
+    assert run("--config", "small.yaml", "--data.name", "mnist_files", "--run-dir", "m") == 1
+    assert "--data.data_dir" in capsys.readouterr().err
+
+
+def test_a_divergence_is_one_clear_message(capsys, monkeypatch) -> None:
+    def diverge(*_: object, **__: object) -> None:
+        raise DivergedError("the training loss became NaN")
+
+    monkeypatch.setattr(command, "train", diverge)
+    assert run("--config", "small.yaml") == 1
+    assert "became NaN" in capsys.readouterr().err
+
+
+def test_first_interrupt_is_a_wish_second_an_end() -> None:
+    reporter = ConsoleReporter(Console(quiet=True))
+    before = signal.getsignal(signal.SIGINT)
+    with reporter.listening():
+        assert reporter.verdict() is Verdict.CONTINUE
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert reporter.verdict() is Verdict.PREEMPT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_stopping_at_once_says_how_to_go_on(capsys, monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", interrupted)
+    assert run("--config", "small.yaml", "--run-dir", "a folder") == 130
+    assert "spikebench train --config 'a folder/config.yaml' --run-dir 'a folder' --resume" in capsys.readouterr().out
+
+
+def test_a_reported_epoch_fills_the_row(capsys) -> None:
+    metrics = {name: 0.5 for name, _ in COLUMNS.values()}
+    ConsoleReporter(Console()).epoch(EpochReport(3, 10, metrics, 60.0))
+    assert " ".join(capsys.readouterr().out.split()) == "3/10 " + 5 * "0.5000 " + "5.0e-01 60.0 7 min 00 s"
+
+
+@pytest.mark.system
+def test_interrupted_run_goes_on_to_the_same_numbers(here: Path, capsys) -> None:
+    wanted = ["--config", "small.yaml", "--threads", "1", "--training.epochs", "25", "--encoder.time_steps", "8"]
+    assert run(*wanted, "--run-dir", "whole") == 0
+    whole = capsys.readouterr().out
+    script = "from orchestrator.cli import main; main()"
+    program = [sys.executable, "-u", "-c", script, "train", *wanted, "--run-dir", "broken"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as broken:
+        assert broken.stdout is not None
+        for line in broken.stdout:
+            if line.lstrip().startswith("3/25"):
+                broken.send_signal(signal.SIGINT)
+                break
+        rest = broken.stdout.read()
+    assert broken.returncode == 130
+    assert "stopping after this step" in rest
+    assert "Go on with:\nspikebench train --config broken/config.yaml --run-dir broken --resume" in rest
+    assert run(*wanted, "--run-dir", "broken", "--resume") == 0
+    assert rows(capsys.readouterr().out) == rows(whole)

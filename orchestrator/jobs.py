@@ -373,10 +373,8 @@ def living_workers(database: Database, study_id: int | None = None) -> list[Work
 
 
 def open_jobs(database: Database, study_id: int) -> int:
-    """Return how many jobs of a study are pending or running."""
-    query = select(func.count()).where(
-        JobRow.study_id == study_id, JobRow.told.is_(False), JobRow.state.in_([JobState.PENDING, JobState.LEASED])
-    )
+    """Return how many jobs of a study are pending, running, or ended but not yet told to Optuna."""
+    query = select(func.count()).where(JobRow.study_id == study_id, JobRow.told.is_(False))
     with database.read() as connection:
         return int(connection.execute(query).scalar_one())
 

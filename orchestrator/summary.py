@@ -29,7 +29,7 @@ def print_summary(console: Console, database: Database, study_name: str, report:
     """
     history = read_history(database, study_name)
     row = require_row(database, study_name)
-    console.print(headline(history, row.state, row.state_detail))
+    console.print(headline(history, row.state, row.state_detail), soft_wrap=True)
     if history.front.trials:
         console.print(front_table(history))
         best = history.front.trials[0]

@@ -83,7 +83,8 @@ def run_study(console: Console, database: Database, study: Study, places: list[S
     executor = LocalExecutor(database.url, study.id, places, modules_of(study.checked.space.trainer))
     console.print(
         f"study [bold]{study.name}[/]: {ask_tell.told} of {study.budget} trials done, "
-        f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each, {database.masked_url}"
+        f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each, {database.masked_url}",
+        soft_wrap=True,
     )
     tracking = study.checked.base.tracking
     view = make_view(console)

@@ -235,6 +235,9 @@ def test_the_open_jobs_and_hours_of_a_study_are_counted(database: Database) -> N
     assert open_jobs(database, 1) == 3
     held = take(database)
     database.write(lambda connection: finish(connection, held, EndReason.FINISHED))
+    assert open_jobs(database, 1) == 3  # until Optuna has been told, the study is not at its end
+    with database.begin() as connection:
+        connection.execute(update(JobRow).where(JobRow.id == held.job_id).values(told=True))
     assert open_jobs(database, 1) == 2
     with database.begin() as connection:
         connection.execute(update(AttemptRow).values(started_at=0.0, ended_at=7200.0))

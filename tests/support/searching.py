@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -84,7 +85,7 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 def query(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask the study's database."""
-    with sqlite3.connect(f"file:{folder}/study.db?mode=ro", uri=True, timeout=30) as connection:
+    with contextlib.closing(sqlite3.connect(f"file:{folder}/study.db?mode=ro", uri=True, timeout=30)) as connection:
         return connection.execute(sql).fetchall()
 
 

@@ -108,9 +108,10 @@ def read_history(database: Database, study_name: str) -> StudyHistory:
     """
     from orchestrator.study import require_row  # noqa: PLC0415 - brings Optuna, which the live view does without
 
-    study = study_view(require_row(database, study_name))
+    stored = require_row(database, study_name)
     with database.read() as connection:
         now = database.now(connection)
+        study = study_view(stored, now)
         jobs = connection.execute(
             select(*job_columns()).where(JobRow.study_id == study.id).order_by(JobRow.trial_number)
         )

@@ -47,7 +47,7 @@ def studies_table(studies: list[StudySnapshot], width: int) -> Table:
         failed = snapshot.count(TrialState.FAILED)
         table.add_row(
             Text(snapshot.study.name, style="bold"),
-            Text(snapshot.state, style=STATE_STYLES.get(snapshot.state, "yellow")),
+            Text(snapshot.study.state, style=STATE_STYLES.get(snapshot.study.state, "yellow")),
             f"{len(snapshot.ended)}/{snapshot.study.budget}",
             str(len(snapshot.running)),
             Text(str(failed), style="red" if failed else ""),

@@ -51,7 +51,7 @@ def _head(snapshot: StudySnapshot, elapsed: float | None) -> RenderableType:
     line.add_column()
     line.add_column(justify="right")
     name = Text(snapshot.study.name, style="bold")
-    name.append(f"  {snapshot.state}", style="cyan")
+    name.append(f"  {snapshot.study.state}", style="cyan")
     times = Text()
     if elapsed is not None:
         times.append(f"{duration(elapsed)} so far", style="bright_black")

@@ -29,7 +29,8 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
   margin-bottom: 18px; scroll-margin-top: 56px; }
 .state { display: inline-block; font-size: 13px; border-radius: 10px; padding: 1px 10px; vertical-align: middle;
   background: #dceaf4; color: #00507d; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 210px), 1fr)); gap: 12px; margin-top: 18px; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 210px), 1fr)); gap: 12px;
+  margin-top: 18px; }
 .fact { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
 .fact b { display: block; font-size: 18px; font-weight: 600; overflow-wrap: anywhere; }
 .fact b.long { font-size: 14px; line-height: 27px; }

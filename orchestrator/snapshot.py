@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, or_, select
 from orchestrator.database import Database, database_now
 from orchestrator.errors import StudyNotFoundError
 from orchestrator.history import AnyRow, Attempts, job_columns, last_metrics, read_attempts, trial_of
-from orchestrator.tables import EpochRow, JobRow, StudyRow, StudyState, WorkerRow
+from orchestrator.tables import EpochRow, JobRow, StudyRow, WorkerRow
 from orchestrator.views import ENDED, StudyView, TrialFront, TrialState, TrialView, study_view, trial_front, trial_state
 
 ETA_TRIALS = 50  # the newest ended trials that tell how long a trial takes
@@ -59,7 +59,6 @@ class StudySnapshot:
         best: per objective the best finished trial that keeps the constraints, if any.
         workers: workers alive.
         device_seconds: time on devices so far, all trials together.
-        controlled: a controller holds the study now.
         read_at: seconds since 1970.
     """
 
@@ -71,15 +70,7 @@ class StudySnapshot:
     best: tuple[TrialView | None, ...]
     workers: int
     device_seconds: float
-    controlled: bool
     read_at: float
-
-    @property
-    def state(self) -> str:
-        """What the study is doing; one whose controller vanished is interrupted."""
-        if self.study.state == StudyState.RUNNING and not self.controlled:
-            return "interrupted"
-        return self.study.state
 
     def count(self, state: TrialState) -> int:
         """Return how many ended trials are in a state."""
@@ -139,7 +130,7 @@ class SnapshotReader:
             StudyNotFoundError: the study was deleted.
         """
         with self._database.read() as connection:
-            study, controlled, now = self._study(connection)
+            study, now = self._study(connection)
             rows = connection.execute(self._open_or_new()).all()
             ended = [row for row in rows if trial_state(row.state, row.end_reason) in ENDED]
             leased = [row for row in rows if trial_state(row.state, row.end_reason) is TrialState.RUNNING]
@@ -164,19 +155,17 @@ class SnapshotReader:
             best=self._best,
             workers=workers,
             device_seconds=spent,
-            controlled=controlled,
             read_at=now,
         )
 
-    def _study(self, connection: Connection) -> tuple[StudyView, bool, float]:
+    def _study(self, connection: Connection) -> tuple[StudyView, float]:
         query = select(StudyRow.__table__, database_now().label("now")).where(StudyRow.id == self._study_id)
         row = connection.execute(query).first()
         if row is None:
             raise StudyNotFoundError(f"study number {self._study_id} is no longer in {self._database.masked_url}")
         values = dict(row._mapping)
         now = float(values.pop("now"))
-        study = StudyRow(**values)
-        return study_view(study), study.controller_lease_until > now, now
+        return study_view(StudyRow(**values), now), now
 
     def _open_or_new(self) -> Any:
         """Select the jobs that had not ended when last read, and those that were queued since: ids only grow."""

@@ -215,7 +215,8 @@ class Courier:
         self._opened: set[int] = set()  # jobs whose runs this courier has marked as running
         with database.read() as connection:
             row = connection.execute(select(StudyRow.__table__).where(StudyRow.id == study_id)).one()
-        sink.open_study(study_view(StudyRow(**row._mapping)))
+            now = database.now(connection)
+        sink.open_study(study_view(StudyRow(**row._mapping), now))
 
     def deliver(self) -> int:
         """Deliver one round; return how many trials had something to deliver."""

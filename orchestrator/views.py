@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.front import feasible_front, pareto_front
-from orchestrator.tables import EndReason, JobState, StudyRow
+from orchestrator.tables import EndReason, JobState, StudyRow, StudyState
 
 
 class TrialState(StrEnum):
@@ -177,12 +177,13 @@ def trial_front(study: StudyView, finished: Sequence[TrialView]) -> TrialFront:
     return TrialFront(tuple(members), feasible)
 
 
-def study_view(row: StudyRow) -> StudyView:
-    """Return a study's row with its stored space taken apart.
+def study_view(row: StudyRow, now: float) -> StudyView:
+    """Return a study's row with its stored space taken apart; a study whose controller vanished is "interrupted".
 
     The space is read as plain JSON: a study must stay readable when the present schema would no longer accept it.
     """
     space = json.loads(row.space_json)["space"]
+    interrupted = row.state == StudyState.RUNNING and row.controller_lease_until <= now
     return StudyView(
         id=row.id,
         name=row.name,
@@ -190,7 +191,7 @@ def study_view(row: StudyRow) -> StudyView:
         space_hash=row.space_hash,
         seed=row.seed,
         budget=row.budget_trials,
-        state=row.state,
+        state="interrupted" if interrupted else row.state,
         state_detail=row.state_detail,
         created_at=row.created_at,
         optuna_id=row.optuna_study_id,

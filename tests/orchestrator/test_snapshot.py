@@ -68,13 +68,13 @@ def test_new_jobs_are_seen_and_ended_ones_are_kept(local: Database) -> None:
 
 def test_a_study_without_its_controller_is_interrupted(database: Database) -> None:
     study = seed_study(database, trials=2, budget=5)
-    assert SnapshotReader(database, study).read().state == "interrupted"
+    assert SnapshotReader(database, study).read().study.state == "interrupted"
     with database.begin() as connection:
         connection.execute(update(StudyRow).values(controller_lease_until=database_now() + 60))
-    assert SnapshotReader(database, study).read().state == "running"
+    assert SnapshotReader(database, study).read().study.state == "running"
     with database.begin() as connection:
         connection.execute(update(StudyRow).values(state="complete", controller_lease_until=0.0))
-    assert SnapshotReader(database, study).read().state == "complete"
+    assert SnapshotReader(database, study).read().study.state == "complete"
 
 
 def test_a_deleted_study_is_an_error(local: Database) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 
-from benchmarks.trivial_trainer import RANGES, score
+from benchmarks.problem import EPOCHS, RANGES, score, trainable
 from orchestrator.database import harden_sqlite
 
-EPOCHS = 10
 STUDY = "overhead"
 
 
@@ -71,7 +70,7 @@ def _optuna_worker(url: str, hardened: bool, left: Synchronized[int], start: Bar
         point = {name: trial.suggest_float(name, low, high, log=True) for name, (low, high) in RANGES.items()}
         value = 0.0
         for epoch in range(1, EPOCHS + 1):
-            value = score(point, epoch, EPOCHS)
+            value = score(point, epoch)
             trial.report(value, epoch)
         study.tell(trial, value)
 
@@ -83,14 +82,6 @@ def _take(left: Synchronized[int]) -> bool:
 
 
 # --- Ray Tune ---------------------------------------------------------------------------------------------------------
-
-
-def trainable(point: dict[str, float]) -> None:
-    """Report the trivial curve to Ray Tune."""
-    from ray import tune  # noqa: PLC0415 - part of the ray extra
-
-    for epoch in range(1, EPOCHS + 1):
-        tune.report({"value": score(point, epoch, EPOCHS)})
 
 
 def start_ray(cores: int) -> float:

@@ -22,13 +22,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select
 
-from benchmarks.baselines import EPOCHS, run_optuna, run_ray, start_ray, stop_ray
+from benchmarks.baselines import run_optuna, run_ray, start_ray, stop_ray
 from benchmarks.databases import NewUrl, postgresql_urls, sqlite_urls
 from benchmarks.machine import describe, machine_facts, wide_console
-from benchmarks.trivial_trainer import RANGES
+from benchmarks.problem import EPOCHS, RANGES
 from orchestrator.database import open_database
 from orchestrator.tables import JobRow, JobState
 
@@ -208,13 +209,8 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Measure, print and write."""
-    options = parse_arguments()
-    console = wide_console()
-    facts = machine_facts()
-    console.print(describe(facts))
-    rows: list[Row] = []
+def measure_and_print(options: argparse.Namespace, console: Console) -> Iterator[Row]:
+    """Measure every cell on databases made for it, printing each as it comes."""
     with tempfile.TemporaryDirectory(prefix="sb") as folder, contextlib.ExitStack() as stack:
         makers: dict[str, NewUrl] = {}
         if "SQLite" in options.databases:
@@ -223,14 +219,26 @@ def main() -> None:
             makers["PostgreSQL"] = stack.enter_context(postgresql_urls(Path(folder) / "pg"))
         for row in measure_all(options, makers):
             console.print(f"{row.system}, {row.database}, {row.workers} workers: {row.rate:.2f} trials/s")
+            yield row
+
+
+def main() -> None:
+    """Measure, print and write; what was measured before a failure is kept."""
+    options = parse_arguments()
+    console = wide_console()
+    facts = machine_facts()
+    console.print(describe(facts))
+    rows: list[Row] = []
+    try:
+        for row in measure_and_print(options, console):
             rows.append(row)
-    console.print(table_of(rows))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    cells = [{**asdict(row), "trials_per_second": row.rate} for row in rows]
-    options.json.write_text(
-        json.dumps({"machine": facts, "after": machine_facts()["load_average"], "rows": cells}, indent=2)
-    )
-    console.print(f"written to {options.json}")
+    finally:
+        console.print(table_of(rows))
+        cells = [{**asdict(row), "trials_per_second": row.rate} for row in rows]
+        result = {"machine": facts, "load_after": machine_facts()["load_average"], "rows": cells}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=2))
+        console.print(f"written to {options.json}")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+from benchmarks.problem import OPTIMUM, score
 from configs.schema import RunConfig
 from trainers.protocol import EpochReport, Outcome, Reporter, Result, RunFacts, Verdict
-
-OPTIMUM = {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-2, "loss.omega": 1e-4, "loss.c": 1.0}
-RANGES = {name: (best / 30, best * 30) for name, best in OPTIMUM.items()}
-
-
-def score(values: dict[str, float], epoch: int, epochs: int) -> float:
-    """Return a smooth curve that rises with the epoch towards a peak at `OPTIMUM`."""
-    distance = sum(math.log10(values[name] / best) ** 2 for name, best in OPTIMUM.items())
-    return math.exp(-distance) * epoch / epochs
 
 
 def train(

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -228,6 +229,11 @@ def main() -> None:
     console = wide_console()
     facts = machine_facts()
     console.print(describe(facts))
+    if "ray" in options.systems and find_spec("ray") is None:
+        console.print(
+            "Ray is not installed and is left out: pip install --constraint constraints.txt -e '.[ray]'", markup=False
+        )
+        options.systems.remove("ray")
     rows: list[Row] = []
     try:
         for row in measure_and_print(options, console):

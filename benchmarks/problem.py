@@ -1,4 +1,4 @@
-"""The trivial search that every system of `benchmarks.overhead` runs; imports nothing heavy, so that it costs nobody."""
+"""The trivial search that every system of `benchmarks.overhead` runs; it imports nothing heavy, to be fair to all."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 SUPPORT = Path(__file__).parent
+STARTED: list[subprocess.Popen[bytes]] = []  # ended by a fixture, whatever a test forgets
 PROGRAM = [sys.executable, "-c", "from orchestrator.cli import search_main; search_main()"]
 
 
@@ -47,18 +48,20 @@ def write_space(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def start(folder: Path, space: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, space: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Start `spikebench-search` in a process group of its own, with its database and runs under a folder."""
-    return subprocess.Popen(
-        [*PROGRAM, "--space", str(space), "--storage", f"sqlite:///{folder}/study.db", "--runs-dir", str(folder / "runs"),
-         *arguments],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    with (folder / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            [*PROGRAM, "--space", str(space), "--storage", f"sqlite:///{folder}/study.db",
+             "--runs-dir", str(folder / "runs"), *arguments],
+            cwd=folder,
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
 def environment(**more: str) -> Mapping[str, str]:
@@ -66,21 +69,21 @@ def environment(**more: str) -> Mapping[str, str]:
     return {**os.environ, "PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", **more}
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 240.0) -> str:
+def finish(folder: Path, process: subprocess.Popen[bytes], timeout: float = 240.0) -> str:
     """Wait for a search to end by itself and return what it printed."""
     try:
-        output, _ = process.communicate(timeout=timeout)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        raise AssertionError(f"the search did not end:\n{output}") from None
-    return output
+        kill_group(process)
+        raise AssertionError(f"the search did not end:\n{(folder / 'output.txt').read_text()}") from None
+    return (folder / "output.txt").read_text()
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill the search and everything it started, as a power cut would."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def query(folder: Path, sql: str) -> list[tuple[Any, ...]]:

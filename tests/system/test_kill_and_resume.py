@@ -47,22 +47,22 @@ def test_five_kills_of_everything_lose_nothing(tmp_path: Path) -> None:
         wait_for(killed, "SELECT count(*) FROM sb_workers WHERE ended_at IS NULL")
         time.sleep(moments.uniform(0.0, 3.5))
         kill_group(process)
-    output = finish(start(killed, killed / "tiny.yaml"))
+    output = finish(killed, start(killed, killed / "tiny.yaml"))
     assert "is complete" in output
     assert_sound(killed, TRIALS, EPOCHS)
-    assert "is complete" in finish(start(calm, calm / "tiny.yaml"))
+    assert "is complete" in finish(calm, start(calm, calm / "tiny.yaml"))
     assert timeless(curves(killed)) == timeless(curves(calm))
 
 
 def test_the_same_command_after_the_end_says_that_the_study_is_complete(tmp_path: Path) -> None:
     space = write_space(tmp_path, trainer="fake_trainers:quick")
-    assert "is complete: 4 of 4" in finish(start(tmp_path, space))
+    assert "is complete: 4 of 4" in finish(tmp_path, start(tmp_path, space))
     before = query(tmp_path, "SELECT count(*) FROM sb_attempts")
-    output = finish(start(tmp_path, space))
+    output = finish(tmp_path, start(tmp_path, space))
     assert "4 of 4 trials done" in output
     assert "is complete: 4 of 4" in output
     assert query(tmp_path, "SELECT count(*) FROM sb_attempts") == before
-    assert "6 of 6" in finish(start(tmp_path, space, "--trials", "6"))
+    assert "6 of 6" in finish(tmp_path, start(tmp_path, space, "--trials", "6"))
 
 
 def test_ctrl_c_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -> None
     process = start(tmp_path, space, "--trials", "2")
     wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    output = finish(process, timeout=60)
+    output = finish(tmp_path, process, timeout=60)
     assert process.returncode == 1
     assert "interrupted" in output
     assert Counter(query(tmp_path, "SELECT state, attempt FROM sb_jobs")) == {("pending", 1): 2}
     assert query(tmp_path, "SELECT DISTINCT end_reason FROM sb_attempts") == [("preempted",)]
-    assert "is complete: 2 of 2" in finish(start(tmp_path, space, "--trials", "2"))
+    assert "is complete: 2 of 2" in finish(tmp_path, start(tmp_path, space, "--trials", "2"))
     assert_sound(tmp_path, 2, 60)
 
 
@@ -90,7 +90,7 @@ def test_ctrl_c_twice_ends_at_once_and_still_loses_nothing(tmp_path: Path) -> No
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     began = time.monotonic()
-    finish(process, timeout=30)
+    finish(tmp_path, process, timeout=30)
     assert time.monotonic() - began < 5
     assert Counter(query(tmp_path, "SELECT state FROM sb_jobs")) == {("pending",): 2}
 
@@ -104,7 +104,7 @@ def test_a_killed_worker_or_trial_is_replaced_while_the_search_goes_on(tmp_path:
     wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
     table, reason = ("sb_workers", "lost") if victim == "worker" else ("sb_attempts", "crash")
     os.kill(query(tmp_path, f"SELECT pid FROM {table} WHERE ended_at IS NULL")[0][0], signal.SIGKILL)
-    assert "is complete: 2 of 2" in finish(process)
+    assert "is complete: 2 of 2" in finish(tmp_path, process)
     assert_sound(tmp_path, 2, 50)
     reasons = Counter(row[0] for row in query(tmp_path, "SELECT end_reason FROM sb_attempts"))
     assert reasons == {"finished": 2, reason: 1}
@@ -117,9 +117,10 @@ def test_a_killed_controller_leaves_no_process_and_its_trials_are_given_back(tmp
     process = start(tmp_path, space, "--trials", "2")
     wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
     process.kill()
+    process.wait()
     wait_for(tmp_path, "SELECT count(*) = 0 FROM sb_workers WHERE ended_at IS NULL")
     assert Counter(query(tmp_path, "SELECT state FROM sb_jobs")) == {("pending",): 2}
-    assert "is complete: 2 of 2" in finish(start(tmp_path, space, "--trials", "2"))
+    assert "is complete: 2 of 2" in finish(tmp_path, start(tmp_path, space, "--trials", "2"))
     assert_sound(tmp_path, 2, 60)
 
 
@@ -130,7 +131,7 @@ def test_a_second_controller_is_refused_with_one_line(tmp_path: Path) -> None:
     first = start(tmp_path, space, "--trials", "1")
     wait_for(tmp_path, "SELECT count(*) FROM sb_epochs")
     second = start(tmp_path, space, "--trials", "1")
-    output = finish(second)
+    output = finish(tmp_path, second)
     assert second.returncode == 1
     assert f"another controller (process {first.pid} on " in output
     kill_group(first)

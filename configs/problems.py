@@ -23,8 +23,10 @@ class SpikebenchError(Exception):
     │   └── DivergedError          the loss became NaN or infinite
     └── orchestrator.errors.OrchestratorError
         ├── StorageError           the database cannot be reached, written or read
+        ├── StudyNotFoundError     no study of that name is in the database
         ├── StudyMismatchError     the study exists with another space
         ├── StudyBusyError         another controller holds the study
+        ├── TrainerNotFoundError   a space names a trainer that cannot be imported
         └── LeaseLostError         this worker was replaced; its late writes are refused
     """
 

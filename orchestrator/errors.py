@@ -25,3 +25,7 @@ class StudyBusyError(OrchestratorError):
 
 class LeaseLostError(OrchestratorError):
     """This worker's job was given to another; nothing it writes counts any more."""
+
+
+class TrainerNotFoundError(OrchestratorError):
+    """A space names a trainer that cannot be imported."""

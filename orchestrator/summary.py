@@ -18,8 +18,8 @@ from orchestrator.views import TrialState, TrialView
 MOST_ROWS = 20
 
 
-def print_summary(console: Console, database: Database, study_name: str, report: Path) -> None:
-    """Print what came out of a study.
+def print_summary(console: Console, database: Database, study_name: str, report: Path) -> bool:
+    """Print what came out of a study; return whether any trial has finished.
 
     Args:
         console: where to.
@@ -35,6 +35,7 @@ def print_summary(console: Console, database: Database, study_name: str, report:
         best = history.front.trials[0]
         console.print(f"repeat trial {best.number}: ", replay_command(best), sep="", soft_wrap=True)
     console.print(f"report: {report}", soft_wrap=True)
+    return bool(history.finished)
 
 
 def headline(history: StudyHistory, state: str, detail: str) -> str:

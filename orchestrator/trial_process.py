@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ import yaml
 
 from configs.problems import SpikebenchError
 from configs.schema import RunConfig
+from orchestrator.errors import TrainerNotFoundError
 from orchestrator.tables import EndReason
 from trainers.protocol import (
     DivergedError,
@@ -146,14 +148,35 @@ def load_trainer(name: str) -> Trainer:
     """Import a trainer by `module:function`.
 
     Raises:
-        SpikebenchError: there is no such module or function.
+        TrainerNotFoundError: there is no such module or function.
     """
     module, _, function = name.partition(":")
     try:
         trainer: Trainer = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise SpikebenchError(f"trainer '{name}' cannot be loaded: {error}; expected 'module:function'") from error
+        raise TrainerNotFoundError(f"trainer '{name}' cannot be loaded: {error}; expected 'module:function'") from error
     return trainer
+
+
+def require_trainer(name: str) -> None:
+    """Raise unless the module of a trainer can be found, without importing it.
+
+    Args:
+        name: "module:function".
+
+    Raises:
+        TrainerNotFoundError: there is no such module.
+    """
+    module = name.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        found = False
+    if not found:
+        raise TrainerNotFoundError(
+            f"trainer '{name}': there is no module '{module}'; expected 'module:function' that Python can import "
+            "(PYTHONPATH tells it where)"
+        )
 
 
 def modules_of(trainer: str) -> tuple[str, ...]:

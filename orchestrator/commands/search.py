@@ -9,6 +9,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from configs.problems import mask_credentials
 from orchestrator.ask_tell import AskTell
 from orchestrator.commands.options import (
     OVERRIDES,
@@ -28,13 +29,13 @@ from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
 from orchestrator.tables import StudyState
 from orchestrator.tracking import delivery
-from orchestrator.trial_process import modules_of
+from orchestrator.trial_process import modules_of, require_trainer
 from search_spaces.load import load_space
 from search_spaces.preview import sample
 from search_spaces.space import CheckedSpace
+from trainers.data_presence import require_data
 
 CONTEXT_SETTINGS = OVERRIDES
-EXIT_INTERRUPTED = 130
 DRY_RUN_SAMPLES = 3
 
 
@@ -65,6 +66,8 @@ def command(
         count_or_auto(workers or str(checked.space.workers.count), "--workers"),
         count_or_auto(threads or str(checked.space.workers.threads), "--threads"),
     )
+    require_trainer(checked.space.trainer)
+    require_data(checked.base.data)
     database = open_database(storage_url(storage), create=True)
     opened = open_study(database, checked, name=study, trials=trials)
     try:
@@ -72,8 +75,8 @@ def command(
     finally:
         opened.close()
     report = write_report(database, opened.name, runs_dir / opened.name / "report.html")
-    print_summary(console, database, opened.name, report)
-    if state is StudyState.STOPPED:
+    finished = print_summary(console, database, opened.name, report)
+    if state is StudyState.STOPPED or not finished:
         raise typer.Exit(1)
 
 
@@ -96,5 +99,6 @@ def show_samples(console: Console, checked: CheckedSpace) -> None:
     """Print configurations drawn from the space, as they would be trained."""
     for number, (params, config) in enumerate(sample(checked, DRY_RUN_SAMPLES)):
         console.rule(f"sample {number}: " + ", ".join(f"{key}={value}" for key, value in params.items()))
-        console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip(), markup=False)
+        text = mask_credentials(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
+        console.print(text, markup=False, soft_wrap=True)
     console.print(f"{checked.space.name}: the space is sound; nothing was started.")

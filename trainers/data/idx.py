@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from trainers.data.bundle import SPLITS, DataBundle, Split, split_indices
-from trainers.protocol import DataNotFoundError, TrainerError
+from trainers.data_presence import MNIST_TEST_FILES, find_idx
+from trainers.protocol import TrainerError
 
 if TYPE_CHECKING:
     from configs.schema import MnistFilesData
 
-IMAGES = "t10k-images-idx3-ubyte"
-LABELS = "t10k-labels-idx1-ubyte"
 _UNSIGNED_BYTES = 0x08  # type code in the third byte of an idx file
 
 
@@ -31,7 +30,8 @@ def load_mnist_files(section: MnistFilesData) -> DataBundle:
         TrainerError: a file is damaged, or holds fewer images than the three sizes add up to.
     """
     folder = Path(section.data_dir).expanduser()
-    everything = Split(read_idx(find_idx(folder, IMAGES), 3)[:, None], read_idx(find_idx(folder, LABELS), 1).long())
+    images, labels = (find_idx(folder, name) for name in MNIST_TEST_FILES)
+    everything = Split(read_idx(images, 3)[:, None], read_idx(labels, 1).long())
     sizes = (section.train_size, section.val_size, section.test_size)
     if sum(sizes) > len(everything):
         raise TrainerError(
@@ -43,21 +43,6 @@ def load_mnist_files(section: MnistFilesData) -> DataBundle:
         name: partial(everything.part, index, section.image_size) for name, index in zip(SPLITS, parts, strict=True)
     }
     return DataBundle(makers, [str(digit) for digit in range(10)])
-
-
-def find_idx(folder: Path, name: str) -> Path:
-    """Return the file `name`, plain or gzipped, of a folder.
-
-    Raises:
-        DataNotFoundError: neither is there.
-    """
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file():
-            return candidate
-    raise DataNotFoundError(
-        f"{name} or {name}.gz is not in {folder.resolve()} (data.data_dir): copy the MNIST test files there, "
-        "or give the folder that has them with --data.data_dir"
-    )
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:

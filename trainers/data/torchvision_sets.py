@@ -14,6 +14,7 @@ import trainers.torchvision_ops  # noqa: F401  (makes torchvision importable)
 from torchvision import datasets
 
 from trainers.data.bundle import DataBundle, Split, split_indices
+from trainers.data_presence import missing
 from trainers.protocol import DataNotFoundError, TrainerError
 
 if TYPE_CHECKING:
@@ -69,16 +70,4 @@ def _read(section: TorchvisionData, *, train: bool) -> tuple[Split, Sequence[str
 def _missing(section: TorchvisionData, folder: Path, reason: str) -> DataNotFoundError:
     if section.download:
         return DataNotFoundError(f"{section.name} could not be downloaded to {folder.resolve()}: {reason}")
-    return DataNotFoundError(
-        f"{section.name} is not, or not whole, in {folder.resolve()} (data.data_dir). Two ways to get it: let it be "
-        f"downloaded with --data.download true, or put torchvision's files for it there ({_layout(section.name)})"
-    )
-
-
-def _layout(name: str) -> str:
-    return {
-        "mnist": "MNIST/raw/*-ubyte",
-        "fashion_mnist": "FashionMNIST/raw/*-ubyte",
-        "cifar10": "cifar-10-batches-py/",
-        "cifar100": "cifar-100-python/",
-    }[name]
+    return missing(section, folder)

@@ -11,11 +11,14 @@ import torch
 from pydantic import TypeAdapter
 from sklearn import datasets as sklearn_datasets
 
-from configs.schema import Data
+from configs.schema import Data, DigitsData, MnistFilesData, TorchvisionData
 from trainers.data import load_data
 from trainers.data.bundle import Split, split_indices
-from trainers.data.idx import IMAGES, LABELS, read_idx
+from trainers.data.idx import read_idx
+from trainers.data_presence import MNIST_TEST_FILES, require_data
 from trainers.protocol import DataNotFoundError, TrainerError
+
+IMAGES, LABELS = MNIST_TEST_FILES
 
 DATA = TypeAdapter(Data)
 
@@ -195,3 +198,20 @@ def test_download_that_fails_says_why(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "download", unreachable)
     with pytest.raises(DataNotFoundError, match=r"could not be downloaded .*no route to host"):
         load(name="cifar10", data_dir=str(tmp_path), download=True)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_an_absent_set_is_noticed_before_anything_is_loaded(tmp_path, name: str) -> None:
+    section = TorchvisionData(name=name, data_dir=str(tmp_path))
+    with pytest.raises(DataNotFoundError, match=rf"{name} is not, or not whole, in {tmp_path}.*--data.download true"):
+        require_data(section)
+    require_data(section.model_copy(update={"download": True}))
+
+
+def test_a_present_set_is_let_through(tmp_path) -> None:
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    (tmp_path / "MNIST/raw/train-images-idx3-ubyte").touch()
+    require_data(TorchvisionData(name="mnist", data_dir=str(tmp_path)))
+    require_data(DigitsData())
+    with pytest.raises(DataNotFoundError, match="t10k-images"):
+        require_data(MnistFilesData(data_dir=str(tmp_path)))

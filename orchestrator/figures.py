@@ -57,7 +57,7 @@ def parameter_axis(parameter: Parameter, title: str) -> dict[str, Any]:
     """Return an axis for a parameter: logarithmic where it is searched so, one place per choice of a category."""
     axis: dict[str, Any] = {"title": {"text": html.escape(title)}}
     if parameter.kind == "categorical":
-        choices = [number_text(choice) for choice in parameter.choices]
+        choices = [text_of(choice) for choice in parameter.choices]
         return axis | {"type": "category", "categoryorder": "array", "categoryarray": choices}
     if parameter.log:
         return axis | log_axis([parameter.low, parameter.high])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -207,7 +208,7 @@ def slice_figure(history: StudyHistory, parameter: Parameter, objective: int) ->
 
 
 def _place(parameter: Parameter, value: Any) -> Any:
-    return number_text(value) if parameter.kind == "categorical" else value
+    return text_of(value) if parameter.kind == "categorical" else value
 
 
 def parallel_figure(history: StudyHistory) -> go.Figure:
@@ -326,7 +327,7 @@ def firing_rate_figure(history: StudyHistory) -> go.Figure | None:
     table = go.Heatmap(
         z=colours,
         x=[f"trial {number}" for number in columns],
-        y=layers,
+        y=[html.escape(layer) for layer in layers],
         text=[["" if math.isnan(rate) else number_text(float(f"{rate:.2g}")) for rate in row] for row in grid],
         texttemplate="%{text}",
         textfont={"size": 11},

@@ -150,7 +150,7 @@ def text(value: object) -> str:
 
 def json_text(figure: go.Figure) -> str:
     """Return a figure as JSON that cannot end the script element it stands in."""
-    return str(figure.to_json(validate=False)).replace("<", "\\u003c").replace(">", "\\u003e")
+    return str(figure.to_json(validate=False))  # plotly writes < and > as escapes
 
 
 def paragraph(sentence: str, *, kind: str = "soft") -> str:

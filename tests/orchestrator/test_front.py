@@ -35,6 +35,13 @@ def test_front_is_as_defined(data: st.DataObject) -> None:
     assert pareto_front(points, directions) == by_definition(points, directions)
 
 
+def test_ties_and_copies() -> None:
+    both = ["minimize", "minimize"]
+    assert pareto_front([(0.0, 0.5), (0.5, 0.5), (0.0, 0.7)], both) == [0]
+    assert pareto_front([(0.5, 0.5), (0.0, 0.5), (0.0, 0.5), (0.5, 0.0), (0.5, 0.0)], both) == [1, 2, 3, 4]
+    assert pareto_front([(1.0,), (1.0,), (2.0,)], ["minimize"]) == [0, 1]
+
+
 def test_two_objectives_scale_to_large_studies() -> None:
     points = np.random.default_rng(0).normal(size=(200_000, 2))
     started = time.perf_counter()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from seeded import LAYERS, OBJECTIVES, PARAMETERS, seed_study
-from sqlalchemy import event, select, update
+from sqlalchemy import event, insert, select, update
 
 from orchestrator.database import Database
 from orchestrator.errors import StudyNotFoundError
@@ -49,6 +49,9 @@ def test_trials_are_put_together_from_all_tables(database: Database) -> None:
 
 def test_values_are_of_the_last_epoch(local: Database) -> None:
     seed_study(local, trials=4, epochs=5)
+    with local.begin() as connection:
+        connection.execute(insert(MetricRow).values(job_id=1, epoch=1, name="once", value=1.0))
+    assert "once" not in read_history(local, "stal_loss").trials[0].metrics
     with local.read() as connection:
         query = (
             select(JobRow.trial_number, MetricRow.value)

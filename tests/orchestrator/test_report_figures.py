@@ -19,6 +19,7 @@ from orchestrator.report_figures import (
     parallel_figure,
     slice_figure,
 )
+from orchestrator.report_page import json_text
 from orchestrator.tables import JobRow, MetricRow
 
 
@@ -153,6 +154,20 @@ def test_a_silent_layer_has_an_empty_cell_that_says_zero(local: Database) -> Non
     assert set(figure.data[0].text[3]) == {"0"}
     assert history_of(local, name="plain", trials=5, layers=()) is not None
     assert firing_rate_figure(read_history(local, "plain")) is None
+
+
+def test_text_inside_figures_is_safe(local: Database) -> None:
+    """Plotly reads a little HTML in its labels, and the page keeps figures inside script elements."""
+    evil = "<i>x</i></script>"
+    parameters = {**PARAMETERS, "optimizer.name": {"type": "categorical", "choices": [evil]}}
+    history = history_of(local, trials=20, parameters=parameters, layers=[evil])
+    front = front_figures(history)[0]
+    assert "&lt;i&gt;x" in front.data[-1].hovertext[0]
+    rates = firing_rate_figure(history)
+    assert rates is not None
+    assert rates.data[0].y == ("&lt;i&gt;x&lt;/i&gt;&lt;/script&gt;",)
+    assert "<" not in json_text(front)
+    assert "<b>" in front.data[-1].hovertext[0]
 
 
 def test_log_axes_only_where_they_help() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,8 @@ from trainers.data.augment import ImageTransform, as_bytes
 from trainers.data.bundle import Split
 from trainers.determinism import derive_seed, image_rng, numpy_stream
 from trainers.protocol import TrainerError
+
+_log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 
@@ -59,6 +63,7 @@ class TrainBatches:
             self._split = split.to(device)
         else:
             self._split = Split(as_bytes(split.images), split.labels)
+            workers = _allowed(workers)
             self._loader = DataLoader(
                 _AugmentedImages(self._split, transform, seed),
                 batch_sampler=self._plan,
@@ -120,6 +125,14 @@ def _cut(count: int, batch_size: int, *, even: bool) -> list[tuple[int, int]]:
             + (": mixup and cutmix need training.batch_size of 2 or more" if even else "")
         )
     return bounds
+
+
+def _allowed(workers: int) -> int:
+    """Return how many loader processes this process may start: a daemon may start none."""
+    if workers and multiprocessing.current_process().daemon:
+        _log.warning("data.workers is %d, but a daemon process may start none: images are augmented in it", workers)
+        return 0
+    return workers
 
 
 class _BatchPlan(Sampler[list[tuple[int, int]]]):

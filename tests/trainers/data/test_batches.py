@@ -1,5 +1,6 @@
 """Order, position and augmentation of batches."""
 
+import multiprocessing
 from itertools import chain
 
 import numpy as np
@@ -60,6 +61,13 @@ def test_augmented_images_depend_on_neither_position_nor_workers(start: int, wor
     for (images, labels), (expected, expected_labels) in zip(part, whole[start:], strict=True):
         assert torch.equal(images, expected)
         assert torch.equal(labels, expected_labels)
+
+
+def test_a_daemon_process_augments_by_itself(monkeypatch, caplog) -> None:
+    expected = list(augmented().epoch(0))
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    assert torch.equal(next(augmented(workers=2).epoch(0))[0], expected[0][0])
+    assert "a daemon process may start none" in caplog.text
 
 
 def test_augmentation_differs_between_epochs_and_images_and_stays_in_range() -> None:

@@ -13,7 +13,7 @@ from types import FrameType
 from orchestrator.ask_tell import AskTell
 from orchestrator.database import Database
 from orchestrator.executors.base import Executor
-from orchestrator.jobs import end_workers, living_workers, open_jobs, return_lost, trial_hours
+from orchestrator.jobs import end_workers, living_workers, open_jobs, return_lost, trial_hours, worker_count
 from orchestrator.lease import ControllerLease
 from orchestrator.live import View
 from orchestrator.snapshot import SnapshotReader
@@ -101,9 +101,10 @@ class Controller:
     def _ask(self) -> bool:
         """Queue as many trials as there are idle places and trials left in the budget."""
         asked = False
+        places = max(len(self._executor.slots), worker_count(self._database, self._study.id))
         while (
             not self._stop_reason
-            and self._open < len(self._executor.slots)
+            and self._open < places
             and self._ask_tell.asked < self._study.budget
             and self._hours_left()
         ):

@@ -385,3 +385,14 @@ def trial_hours(database: Database, study_id: int) -> float:
     query = select(seconds).join(JobRow, JobRow.id == AttemptRow.job_id).where(JobRow.study_id == study_id)
     with database.read() as connection:
         return float(connection.execute(query).scalar_one() or 0.0) / 3600.0
+
+
+def worker_count(database: Database, study_id: int) -> int:
+    """Return how many workers, of this host and of others, have lately been ready to work for a study."""
+    query = select(func.count()).where(
+        WorkerRow.ended_at.is_(None),
+        WorkerRow.study_id.is_(None) | (WorkerRow.study_id == study_id),
+        WorkerRow.last_beat > database_now() - LEASE_SECONDS,
+    )
+    with database.read() as connection:
+        return int(connection.execute(query).scalar_one())

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from searching import write_space
+
+from orchestrator import cli
+from orchestrator.cli import COMMANDS, main, search_main
+
+WRONG_SPACE = """\
+name: wrong
+base: stal/srnn_digits
+parameters:
+  loss.omegga: {type: float, low: 1e-6, high: 5e-4, log: true}
+  loss.c: {type: float, low: 10, high: 0.1}
+  training.batch_size: {type: float, low: 16, high: 64}
+objectives:
+  - {metric: val_accuracy, direction: maximize}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPIKEBENCH_STORAGE", raising=False)
+
+
+def call(*arguments: str, code: int) -> None:
+    with pytest.raises(SystemExit) as caught:
+        search_main(list(arguments))
+    assert (caught.value.code or 0) == code
+
+
+def test_three_mistakes_are_all_named_with_their_lines_and_nothing_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong.yaml").write_text(WRONG_SPACE)
+    call("--space", "wrong.yaml", code=2)
+    error = capsys.readouterr().err
+    assert "3 problems found, nothing was started" in error
+    for line in (4, 5, 6):
+        assert f"wrong.yaml:{line}: " in error
+    assert "did you mean 'loss.omega'?" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--storage", "mysql://u:s3cr3t@h/x"], 1, "expected a sqlite or postgresql"),
+        (["--storage", "postgresql+psycopg://u:s3cr3t@127.0.0.1:1/x"], 1, "cannot open postgresql+psycopg://u:***@"),
+        (["--storage", "sqlite:////proc/x.db"], 1, "cannot open sqlite:////proc/x.db"),
+        (["--data.name", "mnist"], 1, "mnist is not, or not whole, in"),
+        (["--training.epoch", "3"], 2, "did you mean 'epochs'?"),
+        (["--training.epochs", "many"], 2, "command line: training.epochs"),
+        (["--workers", "0"], 2, "whole number from 1 up"),
+        (["--trails", "3"], 2, "did you mean --trials"),
+        (["--trials", "0"], 2, "--trials"),
+    ],
+)
+def test_wrong_input_gives_one_clear_message_before_anything_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    space = write_space(tmp_path)
+    call("--space", str(space), *arguments, code=code)
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "s3cr3t" not in captured.err + captured.out
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_absent_trainer_is_noticed_before_anything_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("--space", str(write_space(tmp_path, trainer="no_such.module:train")), code=1)
+    assert "trainer 'no_such.module:train': there is no module 'no_such.module'" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_three_samples_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = write_space(tmp_path, overrides={"tracking.mlflow_uri": "postgresql://u:s3cr3t@h/mlflow"})
+    call("--space", str(space), "--dry-run", code=0)
+    output = capsys.readouterr().out
+    assert output.count("sample ") == 3
+    assert output.count("omega: ") == 3
+    assert "s3cr3t" not in output
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.yaml"}
+
+
+def test_every_command_has_its_module_and_its_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(cli.__file__).parent / "commands"
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "options"} == set(COMMANDS)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    overview = capsys.readouterr().out
+    for name, line in COMMANDS.items():
+        assert name in overview
+        assert line.split(" ", 1)[0] in overview
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert not caught.value.code
+    assert "Usage: spikebench " + command in capsys.readouterr().out
+
+
+def test_the_overview_loads_neither_torch_nor_optuna() -> None:
+    code = "import sys; from orchestrator.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'optuna', 'sqlalchemy', 'mlflow'} & set(sys.modules), sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

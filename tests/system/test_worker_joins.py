@@ -1,0 +1,52 @@
+"""A worker that was started by itself helps a running study and leaves without a trace."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import searching
+from searching import environment, finish, query, start, wait_for, write_space
+
+pytestmark = pytest.mark.system
+
+
+def join(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with (folder / "worker.txt").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from orchestrator.cli import main; main()", "worker", "--storage",
+             f"sqlite:///{folder}/study.db", "--workers", "1", *arguments],
+            cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    searching.STARTED.append(process)
+    return process
+
+
+def test_a_worker_joins_a_running_study_and_gives_its_trial_back_on_ctrl_c(tmp_path: Path) -> None:
+    space = write_space(
+        tmp_path,
+        trainer="fake_trainers:steady",
+        overrides={"loss.name": "ce_ss", "training.epochs": 60},
+        workers={"count": 2, "threads": 1},
+    )
+    search = start(tmp_path, space, "--trials", "4")
+    wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
+    helper = join(tmp_path, "--study", "tiny")
+    wait_for(tmp_path, "SELECT count(*) = 3 FROM sb_workers")
+    wait_for(tmp_path, "SELECT count(*) = 3 FROM sb_jobs WHERE state = 'leased'")
+    helper.send_signal(signal.SIGINT)
+    assert helper.wait(60) == 0
+    assert "leaving: running trials write a checkpoint" in (tmp_path / "worker.txt").read_text()
+    assert "is complete: 4 of 4" in finish(tmp_path, search)
+    assert query(tmp_path, "SELECT count(*) FROM sb_workers WHERE ended_at IS NULL") == [(0,)]
+    assert query(tmp_path, "SELECT count(*), sum(epoch) FROM sb_epochs") == [(240, 4 * 60 * 61 // 2)]
+
+
+def test_a_worker_without_its_study_says_which_there_are(tmp_path: Path) -> None:
+    finish(tmp_path, start(tmp_path, write_space(tmp_path, trainer="fake_trainers:quick"), "--trials", "1"))
+    process = join(tmp_path, "--study", "tinny")
+    assert process.wait(60) == 1
+    assert "no study 'tinny'" in (tmp_path / "worker.txt").read_text()

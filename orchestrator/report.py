@@ -84,9 +84,10 @@ def _header(history: StudyHistory) -> str:
     by_state = ", ".join(f"{counts[state]} {state}" for state in TrialState if counts[state])
     state = study.state + (f": {study.state_detail}" if study.state_detail else "")
     facts = [(f"{ended} of {study.budget} trials", by_state or "none yet"), *_best_facts(history)]
+    spent = history.device_seconds
     facts += [
         (duration(history.wall_seconds), "from the first start to the last end"),
-        (hours(history.device_seconds), "device time, all trials together"),
+        (hours(spent) if spent >= 3600 else duration(spent), "device time, all trials together"),
         (study.space, f"space, hash {study.space_hash[:12]}, seed {study.seed}"),
         (history.database.masked_url, "database"),
     ]

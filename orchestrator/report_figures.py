@@ -348,7 +348,7 @@ def _colour_value(rate: float, logarithmic: bool) -> float | None:
 
 
 def _rate_bar(positive: Sequence[float], logarithmic: bool) -> dict[str, Any]:
-    bar: dict[str, Any] = {"title": {"text": "spikes per neuron<br>and time step", "side": "right"}, "thickness": 12}
+    bar: dict[str, Any] = {"thickness": 12}
     if logarithmic:
         powers = range(math.ceil(math.log10(min(positive))), math.floor(math.log10(max(positive))) + 1)
         bar |= {"tickvals": list(powers), "ticktext": [number_text(10.0**power) for power in powers]}

@@ -32,7 +32,7 @@ def test_a_worker_joins_a_running_study_and_gives_its_trial_back_on_ctrl_c(tmp_p
         overrides={"loss.name": "ce_ss", "training.epochs": 60},
         workers={"count": 2, "threads": 1},
     )
-    search = start(tmp_path, space, "--trials", "4")
+    search = start(tmp_path, space, "--trials", "8")
     wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
     helper = join(tmp_path, "--study", "tiny")
     wait_for(tmp_path, "SELECT count(*) = 3 FROM sb_workers")
@@ -40,9 +40,9 @@ def test_a_worker_joins_a_running_study_and_gives_its_trial_back_on_ctrl_c(tmp_p
     helper.send_signal(signal.SIGINT)
     assert helper.wait(60) == 0
     assert "leaving: running trials write a checkpoint" in (tmp_path / "worker.txt").read_text()
-    assert "is complete: 4 of 4" in finish(tmp_path, search)
+    assert "is complete: 8 of 8" in finish(tmp_path, search)
     assert query(tmp_path, "SELECT count(*) FROM sb_workers WHERE ended_at IS NULL") == [(0,)]
-    assert query(tmp_path, "SELECT count(*), sum(epoch) FROM sb_epochs") == [(240, 4 * 60 * 61 // 2)]
+    assert query(tmp_path, "SELECT count(*), sum(epoch) FROM sb_epochs") == [(480, 8 * 60 * 61 // 2)]
 
 
 def test_a_worker_without_its_study_says_which_there_are(tmp_path: Path) -> None:

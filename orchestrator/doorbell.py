@@ -49,11 +49,6 @@ class Doorbell:
             return []
         return [self._signal_reader] if self._wire is None else [self._signal_reader, self._wire]
 
-    @property
-    def has_wire(self) -> bool:
-        """Whether a controller is beside this worker and rings when there is work."""
-        return self._wire is not None
-
     def hear(self, timeout: float = 0.0) -> None:
         """Take what was said, waiting at most `timeout` seconds for something."""
         ready = wait(self.sources, timeout) if self.sources else []

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import time
 import uuid
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,7 +20,7 @@ from orchestrator.errors import StorageError
 from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_workers, register_worker
 from orchestrator.slots import Slot, host_identity
 
-POLL_SECONDS = 1.0  # how often a worker without a controller beside it looks for work
+POLL_SECONDS = 1.0  # how often a worker looks for work that nobody rang for
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings, doorbell: Doorbell) -> None:
         self._settings = settings
         self._doorbell = doorbell
+        self._beat_at = 0.0
         self._database = open_database(settings.url)
         self._identity = identity(settings.slot)
         self._context = multiprocessing.get_context("forkserver")
@@ -95,12 +97,12 @@ class Worker:
         )
 
     def _idle(self) -> None:
-        if self._doorbell.has_wire:
-            self._doorbell.hear(BEAT_SECONDS)
-        else:
-            self._doorbell.hear(POLL_SECONDS)
-        with contextlib.suppress(StorageError):
-            self._database.write(lambda connection: beat(connection, self._identity.id), patience=0.0)
+        """Wait for a ring, or until it is time to look again: jobs also come back from workers that left or died."""
+        self._doorbell.hear(POLL_SECONDS)
+        if time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + BEAT_SECONDS
+            with contextlib.suppress(StorageError):
+                self._database.write(lambda connection: beat(connection, self._identity.id), patience=0.0)
 
 
 def identity(slot: Slot) -> WorkerIdentity:

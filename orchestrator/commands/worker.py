@@ -45,7 +45,10 @@ def command(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    console.print(f"{len(places)} workers on {', '.join(place.device for place in places)} for {database.masked_url}")
+    console.print(
+        f"{len(places)} workers on {', '.join(place.device for place in places)} for {database.masked_url}",
+        soft_wrap=True,
+    )
     executor.start()
     try:
         while not stop.wait(WATCH_SECONDS):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.labels import duration, end_text, metric_text, number_text, roughly, rounded, short_keys, short_metric
 from orchestrator.snapshot import StudySnapshot
-from orchestrator.views import StudyView, TrialState, spread
+from orchestrator.views import StudyView, TrialFront, TrialState, spread
 
 WIDE = 118  # columns from which front and ended trials stand side by side
 MOST_LINES = 12  # of front and ended trials, however high the terminal
@@ -35,7 +35,8 @@ def study_panel(snapshot: StudySnapshot, size: ConsoleDimensions, elapsed: float
     parts: list[RenderableType] = [_head(snapshot, elapsed), _bar(snapshot), _figures(snapshot)]
     if snapshot.running:
         parts += [Text(), _running(snapshot, running_lines, size.width)]
-    front, ended = _front(snapshot, each, size.width), _ended(snapshot, each)
+    front = front_table(snapshot.study, snapshot.front, each, size.width)
+    ended = _ended(snapshot, each)
     if wide and front and ended:
         beside = Table.grid(padding=(0, 4))
         beside.add_row(front, ended)
@@ -112,8 +113,15 @@ def _running(snapshot: StudySnapshot, lines: int, width: int) -> RenderableType:
     return table
 
 
-def _front(snapshot: StudySnapshot, lines: int, width: int) -> RenderableType | None:
-    study, front = snapshot.study, snapshot.front
+def front_table(study: StudyView, front: TrialFront, lines: int, width: int) -> Table | None:
+    """Return a front as a table, best first in the first objective; None when there is nothing on it.
+
+    Args:
+        study: names the objectives and parameters.
+        front: the trials to show.
+        lines: at most so many; of more, a spread over the whole front is shown.
+        width: columns of the terminal; parameters that do not fit are left out.
+    """
     if not front.trials:
         return None
     single = len(study.objectives) == 1

@@ -23,7 +23,6 @@ from orchestrator.controller import Controller
 from orchestrator.database import Database, open_database, storage_url
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.live import make_view
-from orchestrator.report import write_report
 from orchestrator.slots import Slot, slots
 from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
@@ -74,6 +73,8 @@ def command(
         state = run_study(console, database, opened, places, runs_dir)
     finally:
         opened.close()
+    from orchestrator.report import write_report  # noqa: PLC0415 - plotly takes seconds to load: not before the first trial
+
     report = write_report(database, opened.name, runs_dir / opened.name / "report.html")
     finished = print_summary(console, database, opened.name, report)
     if state is StudyState.STOPPED or not finished:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from configs.schema import RunConfig
@@ -80,7 +80,13 @@ def unbroken(tmp_path_factory) -> Callable[[str, RunConfig, Any], tuple[Any, Pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],  # each example trains a network: shrinking a failure would take minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_continued_run_equals_the_unbroken_one(kind: str, quick, recorder, unbroken, data: st.DataObject) -> None:
     config = quick(**KINDS[kind])

@@ -14,7 +14,9 @@ import torch
 
 import trainers
 from configs import metrics as known_metrics
-from trainers import checkpoint, tasks
+from trainers import checkpoint, tasks, training
+from trainers.guards import FiniteGuard
+from trainers.optimisation import Updater
 from trainers.protocol import CheckpointError, DataNotFoundError, DivergedError, Outcome, TrainerError, Verdict
 from trainers.tasks import ClassificationTask, StepOutput
 from trainers.training import train
@@ -117,6 +119,17 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(quick, recorder) 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_the_batches_of_an_update_weigh_the_same_also_in_the_last_group(quick, recorder, monkeypatch) -> None:
+    calls: list[float | str] = []
+    backward, update = Updater.backward, Updater.update
+    monkeypatch.setattr(
+        Updater, "backward", lambda self, loss, share: (calls.append(share), backward(self, loss, share))
+    )
+    monkeypatch.setattr(Updater, "update", lambda self: (calls.append("update"), update(self)))
+    train(quick(training={"accumulation_steps": 4, "epochs": 1}), recorder())
+    assert calls == [0.25, 0.25, 0.25, 0.25, "update", 0.5, 0.5, "update"]
+
+
 def poison(monkeypatch, *, from_call: int) -> None:
     """Make the loss of the n-th batch (validation batches count) NaN, and all after it."""
     calls = iter(range(1, 10**6))
@@ -135,6 +148,19 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step(quick, recorder, run_
     with pytest.raises(DivergedError, match=r"epoch 2, step 2: try a lower optimizer.learning_rate"):
         train(quick(), report, run_dir=run_dir)
     assert report.events == [("epoch", 1), ("checkpoint", 1)]
+
+
+def test_poisoned_weights_are_never_saved(quick, recorder, run_dir, monkeypatch) -> None:
+    def as_on_a_gpu(device: torch.device) -> FiniteGuard:
+        guard = FiniteGuard(device)
+        guard._on_cpu = False  # looks at the losses from time to time only
+        return guard
+
+    monkeypatch.setattr(training, "FiniteGuard", as_on_a_gpu)
+    poison(monkeypatch, from_call=2)
+    with pytest.raises(DivergedError, match="epoch 1, step 2"):
+        train(quick(), recorder(Verdict.PREEMPT, at=4), run_dir=run_dir)
+    assert not run_dir.exists()
 
 
 def test_a_validation_loss_that_is_no_number_ends_the_run(quick, recorder, run_dir, monkeypatch) -> None:

@@ -8,10 +8,27 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy
 
 from orchestrator.database import Database, open_database
+
+
+@pytest.fixture(autouse=True)
+def _postgresql_connections_are_closed() -> Iterator[None]:
+    """Close what a test left in the pools of Optuna's and our engines: its collection would warn in a later test."""
+    opened: list[psycopg.Connection] = []
+
+    def remember(connection: object, _: object) -> None:
+        if isinstance(connection, psycopg.Connection):
+            opened.append(connection)
+
+    sqlalchemy.event.listen(sqlalchemy.Pool, "connect", remember)
+    yield
+    sqlalchemy.event.remove(sqlalchemy.Pool, "connect", remember)
+    for connection in opened:
+        connection.close()
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,11 @@ ALIASES: dict[str, str] = {
 }
 
 ALIASES_BY_KIND: dict[str, dict[str, str]] = {
-    "encoder.l1_sz": {"convstal": "encoder.hidden_channels", "stal": "encoder.l1_size"},
+    "encoder.l1_sz": {
+        "ancestor": "encoder.l1_size",
+        "convstal": "encoder.hidden_channels",
+        "stal": "encoder.l1_size",
+    },
 }
 
 

@@ -10,12 +10,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-DEFAULT_PAIRS = {"stal_srnn": ("rlif", "convstal"), "stal_spikformer": ("lif", "stalps")}
+DEFAULT_PAIRS = {
+    "stal_srnn": ("rlif", "convstal"),
+    "stal_spikformer": ("lif", "stalps"),
+    "encoder_only": ("none", "convstal"),
+}
 ENCODERS_OF_MODEL = {
-    "stal_srnn": {"convstal", "stal", "rate", "latency"},
+    "stal_srnn": {"convstal", "stal", "ancestor", "rate", "latency"},
     "stal_spikformer": {"stalps", "convstal_ps", "sps"},
+    "encoder_only": {"convstal", "stal", "ancestor"},
 }
 PATCH_ENCODERS = frozenset({"stalps", "convstal_ps", "sps"})
+ENCODER_ONLY = "encoder_only"
+CLASSIFIER_LOSSES = ("cross_entropy", "ce_ss", "ce_l1")
+ENCODER_LOSSES = {  # encoder -> the loss that trains it alone
+    "stal": "encoder_loss",
+    "ancestor": "encoder_loss",
+    "convstal": "multi_channel_encoder_loss",
+}
 DEFAULT_KINDS = {"loss": "cross_entropy", "data": "digits"}
 IMAGE_SHAPES = {  # (channels, height, width) of each data set's own images
     "digits": (1, 8, 8),
@@ -42,16 +54,31 @@ def kind_of(section: object) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def default_kinds(model: str | None) -> dict[str, str]:
-    """Return the kind that each section has where a file names none; neuron and encoder follow from the model."""
+def image_shape(data: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Return the shape (C, H, W) of a data section's images, or None for a data set that is not known."""
+    shape = IMAGE_SHAPES.get(kind_of(data) or "")
+    side = _integer(data, "image_size")
+    return (shape[0], side, side) if shape and side else shape
+
+
+def default_kinds(model: str | None, encoder: str | None = None) -> dict[str, str]:
+    """Return the kind that each section has where a file names none.
+
+    Args:
+        model: neuron and encoder follow from it.
+        encoder: the kind that a file names; the loss of an encoder that is trained alone follows from it.
+    """
     partners = dict(zip(("neuron", "encoder"), DEFAULT_PAIRS.get(model or "", ()), strict=False))
+    if model == ENCODER_ONLY:
+        partners["loss"] = ENCODER_LOSSES.get(encoder or partners["encoder"], "encoder_loss")
     return {**DEFAULT_KINDS, **partners}
 
 
 def with_partners(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose sections that name no kind have their usual one."""
     filled = dict(values)
-    for section, kind in default_kinds(kind_of(values.get("model"))).items():
+    usual = default_kinds(kind_of(values.get("model")), kind_of(values.get("encoder")))
+    for section, kind in usual.items():
         given = filled.get(section, {})
         if isinstance(given, Mapping) and "name" not in given:
             filled[section] = {"name": kind, **given}
@@ -65,10 +92,12 @@ def misfits(values: Mapping[str, Any]) -> list[Misfit]:
         values: the configuration as plain data; keys that are missing or of a wrong type are passed over.
     """
     sections = {key: value if isinstance(value, Mapping) else {} for key, value in values.items()}
-    for name in ("model", "neuron", "encoder", "data", "augmentation"):
+    for name in ("model", "neuron", "encoder", "loss", "data", "augmentation"):
         sections.setdefault(name, {})
     return [
         *_partners(sections["model"], sections["neuron"], sections["encoder"]),
+        *_losses(sections["model"], sections["encoder"], sections["loss"]),
+        *_alone(sections["model"], sections["encoder"], sections["data"]),
         *_widths(sections["model"], sections["encoder"]),
         *_images(sections["encoder"], sections["data"]),
         *_splits(sections["data"]),
@@ -90,6 +119,34 @@ def _partners(model: Mapping[str, Any], neuron: Mapping[str, Any], encoder: Mapp
         yield Misfit("encoder.name", f"model '{name}' takes one of the encoders {allowed}, got '{given}'")
 
 
+def _losses(model: Mapping[str, Any], encoder: Mapping[str, Any], loss: Mapping[str, Any]) -> Iterator[Misfit]:
+    name, given = kind_of(model), kind_of(loss)
+    if name not in DEFAULT_PAIRS or given is None:
+        return
+    if name != ENCODER_ONLY:
+        if given in ENCODER_LOSSES.values():
+            allowed = ", ".join(f"'{kind}'" for kind in CLASSIFIER_LOSSES)
+            hint = f"; '{given}' trains an encoder alone, with model '{ENCODER_ONLY}'"
+            yield Misfit("loss.name", f"model '{name}' takes one of the losses {allowed}, got '{given}'{hint}")
+        return
+    wanted = ENCODER_LOSSES.get(kind_of(encoder) or "")
+    if wanted is not None and given != wanted:
+        message = f"model '{ENCODER_ONLY}' with encoder '{kind_of(encoder)}' takes loss '{wanted}', got '{given}'"
+        yield Misfit("loss.name", message)
+
+
+def _alone(model: Mapping[str, Any], encoder: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Misfit]:
+    """Yield what an encoder that is trained alone cannot have."""
+    if kind_of(model) != ENCODER_ONLY:
+        return
+    if encoder.get("freeze") is True:
+        yield Misfit("encoder.freeze", f"model '{ENCODER_ONLY}' trains nothing but the encoder, expected false")
+    shape = image_shape(data)
+    if encoder.get("mix_channels") is True and shape and shape[0] > 1:
+        message = f"the encoder loss compares the spikes with all {shape[0]} channels of the image, expected false"
+        yield Misfit("encoder.mix_channels", message)
+
+
 def _widths(model: Mapping[str, Any], encoder: Mapping[str, Any]) -> Iterator[Misfit]:
     width, heads = _integer(model, "embed_dims"), _integer(model, "num_heads")
     if width and heads and width % heads:
@@ -100,32 +157,49 @@ def _widths(model: Mapping[str, Any], encoder: Mapping[str, Any]) -> Iterator[Mi
 
 
 def _images(encoder: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Misfit]:
-    shape = IMAGE_SHAPES.get(kind_of(data) or "")
+    shape = image_shape(data)
     if shape is None:
         return
-    side = _integer(data, "image_size") or shape[1]
+    channels, side, _ = shape
     if kind_of(encoder) in PATCH_ENCODERS and side % 4:
         yield Misfit("data.image_size", f"encoder '{kind_of(encoder)}' expects a multiple of 4, got {side}")
     if kind_of(encoder) == "stal":
-        yield from _stal_widths(encoder, pixels=shape[0] * side * side)
+        yield from _stal_widths(encoder, inputs=channels * side * side)
+    if kind_of(encoder) == "ancestor":
+        mixed = encoder.get("mix_channels") is True
+        yield from _ancestor_widths(encoder, inputs=(1 if mixed else channels) * side * side)
     width = _integer(encoder, "hidden_channels")
-    if width and width < shape[0] and shape[0] % width:
-        message = f"expected a divisor of the {shape[0]} channels of the image, or at least as many, got {width}"
+    if width and width < channels and channels % width:
+        message = f"expected a divisor of the {channels} channels of the image, or at least as many, got {width}"
         yield Misfit("encoder.hidden_channels", message)
 
 
-def _stal_widths(encoder: Mapping[str, Any], pixels: int) -> Iterator[Misfit]:
+def _stal_widths(encoder: Mapping[str, Any], inputs: int) -> Iterator[Misfit]:
     for key in ("l1_size", "l2_size"):
         width = _integer(encoder, key)
-        if width and pixels % width and width % pixels:
-            yield Misfit(f"encoder.{key}", f"expected a divisor or a multiple of the {pixels} inputs, got {width}")
+        if width and inputs % width and width % inputs:
+            yield Misfit(f"encoder.{key}", f"expected a divisor or a multiple of the {inputs} inputs, got {width}")
             return
     width, steps = _integer(encoder, "l2_size"), _integer(encoder, "time_steps")
-    if width and steps and (width >= pixels * steps or (pixels * steps) % width):
+    if width and steps and (width >= inputs * steps or (inputs * steps) % width):
         yield Misfit(
             "encoder.l2_size",
-            f"expected a divisor of inputs x time_steps ({pixels} x {steps}) smaller than it, got {width}",
+            f"expected a divisor of inputs x time_steps ({inputs} x {steps}) smaller than it, got {width}",
         )
+
+
+def _ancestor_widths(encoder: Mapping[str, Any], inputs: int) -> Iterator[Misfit]:
+    steps = _integer(encoder, "time_steps")
+    for key in ("l1_size", "l2_size"):
+        width = _integer(encoder, key)
+        if width and inputs % width and width % inputs:
+            yield Misfit(f"encoder.{key}", f"expected 0, a divisor or a multiple of the {inputs} inputs, got {width}")
+        elif width and steps and (inputs * steps) % width:
+            message = f"expected 0 or a divisor of inputs x time_steps ({inputs} x {steps}), got {width}"
+            yield Misfit(f"encoder.{key}", message)
+    if encoder.get("l1_size") == 0 and _integer(encoder, "l2_size"):
+        message = f"expected 0 where encoder.l1_size is 0, got {encoder['l2_size']}: a second layer needs a first"
+        yield Misfit("encoder.l2_size", message)
 
 
 def _splits(data: Mapping[str, Any]) -> Iterator[Misfit]:

@@ -46,7 +46,7 @@ def known_keys() -> dict[str, KeyInfo]:
 @cache
 def sections() -> frozenset[str]:
     """Return the dotted names of everything that holds keys itself (`training`, `neuron.surrogate`)."""
-    return frozenset(key.rpartition(".")[0] for key in known_keys())
+    return frozenset(section for key in known_keys() if (section := key.rpartition(".")[0]))
 
 
 @cache
@@ -71,7 +71,7 @@ def nearest_keys(key: str, limit: int = 3) -> str:
     lasts = {known: known.rpartition(".")[2] for known in known_keys()}
     last = key.rpartition(".")[2]
     names = sorted(set(lasts.values()))
-    near = [last] if last in names else difflib.get_close_matches(last, names, n=limit)
+    near = [last] if last in names else difflib.get_close_matches(last, names, n=limit, cutoff=0.65)
     likely = [known for known, name in lasts.items() if name in near]
     likely.sort(key=lambda known: difflib.SequenceMatcher(None, key, known).ratio(), reverse=True)
     return f"did you mean {' or '.join(repr(known) for known in likely[:limit])}?" if likely else ""

@@ -74,7 +74,7 @@ def layer_of(source: Source, problems: list[Problem]) -> Layer:
         problems: one is added for each key that is given twice with different values.
     """
     data = {key: value for key, value in source.data.items() if key != "extends"}
-    return _collect(_entries(data, (), source), problems)
+    return collect(_entries(data, (), source), problems)
 
 
 def layer_of_overrides(overrides: Iterable[Override]) -> Layer:
@@ -152,7 +152,13 @@ def _entries(section: Mapping[str, object], path: tuple[str, ...], source: Sourc
             yield key, Entry(value, source.where(key), key)
 
 
-def _collect(entries: Iterable[tuple[str, Entry]], problems: list[Problem]) -> Layer:
+def collect(entries: Iterable[tuple[str, Entry]], problems: list[Problem]) -> Layer:
+    """Return entries as a layer.
+
+    Args:
+        entries: (dotted key, entry).
+        problems: one is added for each key that is given twice with different values.
+    """
     layer: dict[str, Entry] = {}
     for key, entry in entries:
         first = layer.setdefault(key, entry)
@@ -165,7 +171,7 @@ def _collect(entries: Iterable[tuple[str, Entry]], problems: list[Problem]) -> L
 
 
 def _renamed(layer: Layer, kinds: Mapping[str, str | None], problems: list[Problem]) -> Layer:
-    return _collect(((canonical(key, kinds), entry) for key, entry in layer.items()), problems)
+    return collect(((canonical(key, kinds), entry) for key, entry in layer.items()), problems)
 
 
 def _kinds(layer: Layer) -> dict[str, str | None]:
@@ -173,7 +179,7 @@ def _kinds(layer: Layer) -> dict[str, str | None]:
         entry = layer.get(f"{section}.name")
         return entry.value if entry is not None and isinstance(entry.value, str) else None
 
-    usual = default_kinds(given("model"))
+    usual = default_kinds(given("model"), given("encoder"))
     return {section: given(section) or usual.get(section) for section in sections_with_kinds()}
 
 

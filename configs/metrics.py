@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from configs.fit import ENCODER_ONLY
+
 METRICS: dict[str, str] = {
     "train_loss": "mean loss of the epoch's training batches",
     "train_accuracy": "share of training images classified correctly while training",
@@ -19,9 +21,21 @@ METRICS: dict[str, str] = {
     "peak_memory_mb": "largest device memory in use during the epoch",
 }
 PER_LAYER = "val_firing_rate"
+OF_CLASSIFIERS = frozenset({"train_accuracy", "val_accuracy", "val_f1", "val_precision", "val_recall", PER_LAYER})
 
 
-def is_metric(name: str) -> bool:
-    """Return whether the shipped trainer reports a metric of that name."""
+def metrics_of(model: str | None) -> dict[str, str]:
+    """Return the metrics that the shipped trainer reports for a kind of model, or for some where it is None."""
+    return {name: what for name, what in METRICS.items() if model != ENCODER_ONLY or name not in OF_CLASSIFIERS}
+
+
+def is_metric(name: str, model: str | None = None) -> bool:
+    """Return whether the shipped trainer reports a metric of that name.
+
+    Args:
+        name: the metric.
+        model: kind of model that is trained; None asks whether it is reported for any.
+    """
     base, dot, layer = name.partition(".")
-    return name in METRICS or (base == PER_LAYER and bool(dot and layer))
+    known = metrics_of(model)
+    return name in known or (base == PER_LAYER and base in known and bool(dot and layer))

@@ -12,10 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from configs.compat import reopened
 from configs.explain import problems_of
 from configs.fit import kind_of, misfits, with_partners
 from configs.keys import has_key, known_keys, nearest_keys, sections_with_kinds
 from configs.layers import Layer, layer_of_overrides, load_layers, merge, nested
+from configs.legacy import Import
 from configs.overrides import parse_overrides
 from configs.problems import ConfigError, Problem, Where, did_you_mean
 from configs.schema import RunConfig
@@ -67,39 +69,44 @@ def resolve(
     layers = [layer for name in files for layer in load_layers(name, problems)]
     if not layers:
         raise ConfigError(problems)
-    layers.append(layer_of_overrides(parse_overrides(overrides, problems)))
-    resolved = build(layers, problems, Where(Path(files[0])))
+    typed = layer_of_overrides(parse_overrides(overrides, problems))
+    resolved = build(layers, [typed], problems, Where(Path(files[0])))
     if resolved is None or problems:
         raise ConfigError(problems)
     return resolved
 
 
-def build(layers: Iterable[Layer], problems: list[Problem], root: Where) -> Resolved | None:
+def build(files: Iterable[Layer], overrides: Iterable[Layer], problems: list[Problem], root: Where) -> Resolved | None:
     """Merge layers and check the whole.
 
     Args:
-        layers: the lowest first.
+        files: one layer for each file, the lowest first; those in the layout of the thesis are translated.
+        overrides: what is laid over the files, the lowest first.
         problems: every mistake is added.
         root: the place of what no layer says.
 
     Returns:
         The configuration, or None when the merged layers are not a valid one.
     """
-    merged = merge(layers, problems)
+    thesis = Import(problems)
+    merged = merge(thesis.layers(files, overrides), problems)
     data = nested(merged, problems)
     places = {"": root, **{key: entry.where for key, entry in merged.items()}}
     try:
-        return Resolved(RunConfig.model_validate(data), data, places)
+        config = RunConfig.model_validate(data)
     except ValidationError as error:
         problems.extend(_explained(error, data, places))
         return None
+    if not problems:
+        thesis.tell()
+    return Resolved(config, data, places)
 
 
 def with_params(config: RunConfig, params: Mapping[str, object]) -> RunConfig:
     """Return a configuration with other values for some keys.
 
     A section that gets another kind (`encoder.name`) keeps the values it shares with the new kind where they were not
-    the old kind's defaults; all else gets the new kind's defaults.
+    the old kind's defaults; all else gets the new kind's defaults. Another `compat` sets its switches anew.
 
     Args:
         config: the configuration to start from; it stays as it is.
@@ -128,6 +135,8 @@ def refusals(config: RunConfig, params: Mapping[str, object]) -> list[Problem]:
 
 def _changed(config: RunConfig, params: Mapping[str, object]) -> dict[str, Any]:
     data = config.model_dump()
+    if params.get("compat", config.compat) != config.compat:
+        data = reopened(data)
     for section in sections_with_kinds():
         kind = params.get(f"{section}.name")
         if kind is not None and kind != data[section]["name"]:
@@ -159,10 +168,10 @@ def from_dict(data: Mapping[str, Any]) -> RunConfig:
 def config_hash(config: RunConfig) -> str:
     """Return the SHA-256 of a configuration, equal for equal runs however they are written.
 
-    `tracking` is left out: it says where numbers go, not what they are.
+    `tracking` is left out: it says where numbers go, not what they are; so is `compat`, whose switches are all there.
     """
     data = to_dict(config)
-    del data["tracking"]
+    del data["tracking"], data["compat"]
     return canonical_hash(data)
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from configs.annotations import plain_types
+from configs.compat import Compat, with_quirks
 from configs.fit import misfits, with_partners
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -79,7 +80,13 @@ class RecurrentLifNeuron(Section):
     surrogate: RecurrentSurrogate = RecurrentSurrogate()
 
 
-Neuron = Annotated[LifNeuron | RecurrentLifNeuron, Field(discriminator="name")]
+class NoNeuron(Section):
+    """No spiking layer: what an encoder alone has."""
+
+    name: Literal["none"] = "none"
+
+
+Neuron = Annotated[LifNeuron | RecurrentLifNeuron | NoNeuron, Field(discriminator="name")]
 
 # --- encoder ----------------------------------------------------------------------------------------------------------
 
@@ -92,6 +99,9 @@ class EncoderBase(Section):
     freeze: bool = Field(False, description="keep the encoder's weights fixed")
 
 
+SlotOrder = Literal["time_major", "pixel_major"]
+
+
 class StalEncoder(EncoderBase):
     """STAL: two linear blocks and learnable thresholds per pixel and slot (arXiv 2407.08362)."""
 
@@ -100,9 +110,19 @@ class StalEncoder(EncoderBase):
     l2_size: Count = Field(784, description="width of the second; must divide pixels x time_steps and be smaller")
     drop_p: float = Field(0.1, ge=0.0, lt=1.0, description="dropout probability")
     alpha: Positive = Field(25.0, description="slope of the threshold sigmoid")
-    slot_order: Literal["time_major", "pixel_major"] = Field(
-        "time_major", description="pixel_major feeds the classifier the order of the thesis"
-    )
+    slot_order: SlotOrder = Field("time_major", description="pixel_major feeds the classifier the order of the thesis")
+
+
+class AncestorEncoder(EncoderBase):
+    """The encoders STAL grew from: SpikeThresholdLearning (freek1/emopain-stl), LAST and CAST (freek1/stal-v2)."""
+
+    name: Literal["ancestor"] = "ancestor"
+    l1_size: int = Field(0, ge=0, description="width of the first linear layer; 0 compares the pixels themselves")
+    l2_size: int = Field(0, ge=0, description="width of the second linear layer; 0 leaves it out")
+    drop_p: float = Field(0.0, ge=0.0, lt=1.0, description="dropout probability")
+    alpha: Positive = Field(25.0, description="slope of the threshold sigmoid; 25 in emopain-stl, 100 in stal-v2")
+    mix_channels: bool = Field(False, description="first mix the image's channels into one (CAST)")
+    slot_order: SlotOrder = Field("time_major", description="pixel_major feeds the classifier the order of the thesis")
 
 
 class ConvStalEncoder(EncoderBase):
@@ -146,10 +166,13 @@ class LatencyEncoder(EncoderBase):
     """Latency coding: one spike per pixel, earlier for brighter ones."""
 
     name: Literal["latency"] = "latency"
+    variant: Literal["linear", "log", "first_sample"] = Field(
+        "linear", description="log is snnTorch's; first_sample is the thesis' code, which shows one image for all"
+    )
 
 
 Encoder = Annotated[
-    StalEncoder | ConvStalEncoder | StalPsEncoder | SpsEncoder | RateEncoder | LatencyEncoder,
+    StalEncoder | AncestorEncoder | ConvStalEncoder | StalPsEncoder | SpsEncoder | RateEncoder | LatencyEncoder,
     Field(discriminator="name"),
 ]
 
@@ -174,7 +197,13 @@ class StalSpikformerModel(Section):
     attn_scale: Positive = Field(0.125, description="constant factor of q k^T v")
 
 
-Model = Annotated[StalSrnnModel | StalSpikformerModel, Field(discriminator="name")]
+class EncoderOnlyModel(Section):
+    """An encoder trained alone, for a classifier to load as `encoder.checkpoint` (arXiv 2407.08362)."""
+
+    name: Literal["encoder_only"] = "encoder_only"
+
+
+Model = Annotated[StalSrnnModel | StalSpikformerModel | EncoderOnlyModel, Field(discriminator="name")]
 
 # --- loss -------------------------------------------------------------------------------------------------------------
 
@@ -206,7 +235,34 @@ class CeL1Loss(Section):
     sparsity_weight: NonNegative = Field(0.1, description="weight of the distance")
 
 
-Loss = Annotated[CrossEntropyLoss | CeSpikeSparsityLoss | CeL1Loss, Field(discriminator="name")]
+ZTerms = Literal["all", "last"]
+
+
+class EncoderLoss(Section):
+    """Trains an encoder alone: keep information about the image, spend spikes by its area (arXiv 2407.08362)."""
+
+    name: Literal["encoder_loss"] = "encoder_loss"
+    slot_weights: Literal["late", "early", "uniform"] = Field(
+        "late", description="time slots that weigh more; early in LAST, uniform in emopain-stl"
+    )
+    use_z: bool = Field(True, description="count the hidden layers' information about the image too")
+    z_terms: ZTerms = Field("all", description="last leaves out the first of two hidden layers, as in the thesis")
+
+
+class MultiChannelEncoderLoss(Section):
+    """Mean over the image's channels of `encoder_loss`, for ConvSTAL (DeniBademi/Thesis)."""
+
+    name: Literal["multi_channel_encoder_loss"] = "multi_channel_encoder_loss"
+    z_terms: ZTerms = Field("all", description="last leaves out the first of two hidden layers, as in the thesis")
+    spike_layout: Literal["pixel_first", "as_is"] = Field(
+        "pixel_first", description="as_is takes time slots for pixels, as in the thesis"
+    )
+
+
+Loss = Annotated[
+    CrossEntropyLoss | CeSpikeSparsityLoss | CeL1Loss | EncoderLoss | MultiChannelEncoderLoss,
+    Field(discriminator="name"),
+]
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
@@ -315,6 +371,7 @@ class Tracking(Section):
 class RunConfig(Section):
     """One training run, complete: the resolved form of a YAML file of `configs/`."""
 
+    compat: Compat = Field("none", description="thesis sets every switch the file leaves open as DeniBademi/Thesis did")
     model: Model
     neuron: Neuron
     encoder: Encoder
@@ -329,7 +386,7 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_partners(cls, values: Any) -> Any:
-        return with_partners(values) if isinstance(values, dict) else values
+        return with_quirks(with_partners(values)) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.aliases import ALIASES_BY_KIND
 from configs.keys import KeyInfo, known_keys, nearest_keys, sections
-from configs.metrics import METRICS, is_metric
+from configs.metrics import METRICS, is_metric, metrics_of
 from configs.problems import ConfigError, Problem, Where, did_you_mean
 from configs.resolve import refusals
 from configs.schema import RunConfig
@@ -74,13 +74,17 @@ def check_parameters(parts: Parts, base: RunConfig | None) -> Iterator[Problem]:
         yield Problem(parts.where(key, "when"), f"parameters.{key}: its conditions lead back to itself")
 
 
-def check_metrics(named: Iterable[tuple[str, int, str]], source: Source) -> Iterator[Problem]:
+def check_metrics(
+    named: Iterable[tuple[str, int, str]], source: Source, base: RunConfig | None
+) -> Iterator[Problem]:
     """Yield metrics that the shipped trainer does not report, or that come twice.
 
     Args:
         named: section (`objectives` or `constraints`), index in it, and the metric named there.
         source: the space's file.
+        base: the base configuration, or None where it could not be resolved.
     """
+    model = base.model.name if base else None
     seen: set[tuple[str, str]] = set()
     for section, index, metric in named:
         where, label = source.where((section, index, "metric")), f"{section}.{index}.metric"
@@ -89,6 +93,9 @@ def check_metrics(named: Iterable[tuple[str, int, str]], source: Source) -> Iter
             yield Problem(where, f"{label}: a search does not see '{metric}'", hint)
         elif not is_metric(metric):
             yield Problem(where, f"{label}: unknown metric '{metric}'", did_you_mean(metric, [*METRICS]))
+        elif not is_metric(metric, model):
+            hint = f"it reports {', '.join(metrics_of(model))}"
+            yield Problem(where, f"{label}: a run of model '{model}' reports no '{metric}'", hint)
         if (section, metric) in seen:
             yield Problem(where, f"{label}: '{metric}' is given twice")
         seen.add((section, metric))

@@ -42,7 +42,7 @@ def load_space(source: str | Path, overrides: Sequence[str] = ()) -> CheckedSpac
     parts = _read_parts(file, base, problems)
     problems.extend(check_parameters(parts, base))
     if file.data.get("trainer", SHIPPED_TRAINER) == SHIPPED_TRAINER:
-        problems.extend(check_metrics(_metrics_of(file), file))
+        problems.extend(check_metrics(_metrics_of(file), file, base))
     if resolved:
         problems.extend(_fixed_and_searched(resolved, parts, file))
     if problems or space is None or base is None:
@@ -68,7 +68,7 @@ def _resolve_base(file: Source, overrides: Sequence[str], problems: list[Problem
     layers = load_layers(name, problems, where)
     if not layers:
         return None
-    return build([*layers, layer_of(file.section("overrides"), problems), typed], problems, where)
+    return build(layers, [layer_of(file.section("overrides"), problems), typed], problems, where)
 
 
 def _read_parts(file: Source, base: RunConfig | None, problems: list[Problem]) -> Parts:

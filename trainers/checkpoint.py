@@ -158,6 +158,7 @@ def check_same_run(content: Mapping[str, Any], config: RunConfig, path: Path) ->
 
 # Keys that may change between a run and its continuation: where things are and how fast, not what is computed.
 _NO_EFFECT = (
+    "compat",
     "data.data_dir",
     "data.download",
     "data.workers",

@@ -19,11 +19,11 @@ from trainers.factory import build_model
 from trainers.guards import choose_device
 from trainers.metrics import EvaluationMetrics, FiringRates
 from trainers.protocol import CheckpointError, TrainerError
-from trainers.tasks import ClassificationTask, make_task
+from trainers.tasks import Task, make_task
 
 
 def measure(
-    task: ClassificationTask,
+    task: Task,
     model: nn.Module,
     split: Split,
     *,
@@ -52,7 +52,7 @@ def measure(
         Metric name, without the split's name, to value.
     """
     model.eval()
-    metrics = EvaluationMetrics(num_classes)
+    metrics = EvaluationMetrics(num_classes if task.classifies else None)
     with isolated_rng(derive_seed(seed, "evaluate"), task.device), torch.inference_mode(), FiringRates(model) as rates:
         for images, labels in eval_batches(split, batch_size):
             output = task.step(model, images, labels, epoch)

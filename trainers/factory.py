@@ -12,21 +12,23 @@ import trainers.models  # noqa: F401  # registers the models with timm, which it
 # isort: split
 from timm import create_model
 
-from configs.schema import LifNeuron, RunConfig
+from configs.schema import EncoderOnlyModel, LifNeuron, NoNeuron, RunConfig
 from trainers.encoder_weights import load_encoder
-from trainers.losses import LOSSES, TaskLoss
+from trainers.losses import LOSSES
 from trainers.neurons import choose_backend
 from trainers.protocol import TrainerError
 
 if TYPE_CHECKING:
-    from trainers.models import StalSpikformer, StalSrnn
+    from torch import nn
+
+    from trainers.models import EncoderOnly, StalSpikformer, StalSrnn
 
 _ENCODER_BASE_KEYS = {"name", "time_steps", "checkpoint", "freeze"}  # not arguments of one kind of encoder
 
 
 def build_model(
     config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, device: torch.device
-) -> StalSrnn | StalSpikformer:
+) -> StalSrnn | StalSpikformer | EncoderOnly:
     """Build the model of a configuration, with pre-trained encoder weights where it names some.
 
     Args:
@@ -48,15 +50,12 @@ def build_model(
     try:
         model = create_model(
             config.model.name,
-            num_classes=num_classes,
             in_channels=channels,
             img_size=height,
             time_steps=config.encoder.time_steps,
             encoder=config.encoder.name,
             encoder_kwargs=config.encoder.model_dump(exclude=_ENCODER_BASE_KEYS),
-            freeze_encoder=config.encoder.freeze,
-            **config.model.model_dump(exclude={"name"}),
-            **_neuron_arguments(config),
+            **_classifier_arguments(config, num_classes),
         )
     except ValueError as error:
         raise TrainerError(
@@ -67,26 +66,40 @@ def build_model(
         load_encoder(model.encoder, Path(config.encoder.checkpoint))
     requested = config.neuron.backend if isinstance(config.neuron, LifNeuron) else "torch"
     model.neuron_backend = choose_backend(requested, device)
-    return cast("StalSrnn | StalSpikformer", model.to(device))
+    return cast("StalSrnn | StalSpikformer | EncoderOnly", model.to(device))
 
 
-def build_loss(config: RunConfig) -> TaskLoss:
+def build_loss(config: RunConfig) -> nn.Module:
     """Build the loss of a configuration.
 
     Args:
         config: the whole configuration; its loss and number of epochs are used.
 
     Returns:
-        The loss.
+        The loss, a `TaskLoss` where a classifier is trained.
     """
     arguments = config.loss.model_dump(exclude={"name", "embedding_layout"})
     if config.loss.name == "ce_ss":
         arguments["n_epochs"] = config.training.epochs
-    return cast("TaskLoss", LOSSES.create(config.loss.name, **arguments))
+    return LOSSES.create(config.loss.name, **arguments)
+
+
+def _classifier_arguments(config: RunConfig, num_classes: int) -> dict[str, Any]:
+    """Return what only a model that classifies is told."""
+    if isinstance(config.model, EncoderOnlyModel):
+        return {}
+    return {
+        "num_classes": num_classes,
+        "freeze_encoder": config.encoder.freeze,
+        **config.model.model_dump(exclude={"name"}),
+        **_neuron_arguments(config),
+    }
 
 
 def _neuron_arguments(config: RunConfig) -> dict[str, Any]:
     """Return the neuron section as plain arguments of a model."""
+    if isinstance(config.neuron, NoNeuron):
+        return {}
     arguments = config.neuron.model_dump(exclude={"name", "surrogate"})
     surrogate = config.neuron.surrogate
     if "v_reset" in arguments and arguments["v_reset"] is None:

@@ -81,55 +81,58 @@ class EvaluationMetrics:
     macro averages over the classes that occur as target or prediction.
 
     Args:
-        num_classes: classes K.
+        num_classes: classes K; None where nothing is classified.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int | None) -> None:
         self.num_classes = num_classes
         self._samples = 0
         self._sums: Tensor | None = None  # loss and sparsities times samples
         self._confusion: Tensor | None = None  # [target, prediction]
 
-    def update(self, logits: Tensor, targets: Tensor, embeddings: Tensor, loss: Tensor) -> None:
+    def update(self, logits: Tensor | None, targets: Tensor, embeddings: Tensor, loss: Tensor) -> None:
         """Add a batch.
 
         Args:
-            logits: [B, K].
+            logits: [B, K]; None where nothing is classified.
             targets: class indices [B] or probabilities [B, K], of which the largest counts.
             embeddings: the encoder's spikes, [T, B, ...] where `temporal_sparsity` is to sum over time.
             loss: the batch's mean loss, a scalar.
         """
-        samples = len(logits)
-        classes = targets.argmax(1) if targets.ndim == 2 else targets
+        samples = len(targets)
         values = torch.stack([loss.detach().to(embeddings.dtype), *(f(embeddings) for f in SPARSITIES.values())])
-        confusion = self._one_hot(classes).t() @ self._one_hot(logits.argmax(1))
         wide = torch.float32 if values.device.type == "mps" else torch.float64
-        values, confusion = values.detach().to(wide) * samples, confusion.to(wide)
+        values = values.detach().to(wide) * samples
         self._samples += samples
         self._sums = values if self._sums is None else self._sums + values
-        self._confusion = confusion if self._confusion is None else self._confusion + confusion
+        if self.num_classes is not None and logits is not None:
+            classes = targets.argmax(1) if targets.ndim == 2 else targets
+            confusion = _one_hot(classes, self.num_classes).t() @ _one_hot(logits.argmax(1), self.num_classes)
+            confusion = confusion.to(wide)
+            self._confusion = confusion if self._confusion is None else self._confusion + confusion
 
     def compute(self) -> dict[str, float]:
         """Return the metrics of all batches so far.
 
         Returns:
-            loss, accuracy, f1, precision, recall, and the four of `SPARSITIES`.
+            loss, the four of `SPARSITIES`, and where something is classified accuracy, f1, precision and recall.
 
         Raises:
             ValueError: there was no batch.
         """
-        if self._sums is None or self._confusion is None:
+        if self._sums is None:
             raise ValueError("no batch was added: the split is empty")
         means = (self._sums / self._samples).tolist()
         return {
             "loss": means[0],
-            **classification_metrics(self._confusion.cpu()),
+            **({} if self._confusion is None else classification_metrics(self._confusion.cpu())),
             **dict(zip(SPARSITIES, means[1:], strict=True)),
         }
 
-    def _one_hot(self, classes: Tensor) -> Tensor:
-        # Counts below 2^24 are exact in float32; the product needs no operation that is unordered on a GPU.
-        return F.one_hot(classes, self.num_classes).float()
+
+def _one_hot(classes: Tensor, num_classes: int) -> Tensor:
+    # Counts below 2^24 are exact in float32; the product needs no operation that is unordered on a GPU.
+    return F.one_hot(classes, num_classes).float()
 
 
 def classification_metrics(confusion: Tensor) -> dict[str, float]:

@@ -16,9 +16,11 @@ class Progress:
 
     Args:
         device: where the running sums are kept, so that adding to them does not wait for a GPU.
+        classifies: there are right and wrong answers to count.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, classifies: bool = True) -> None:
+        self._classifies = classifies
         self.epoch = 0  # epochs completed
         self.step = 0  # batches done in the current epoch
         self.history: list[EpochReport] = []
@@ -35,25 +37,26 @@ class Progress:
         """Return the time spent on the current epoch, in all its parts."""
         return self._seconds_before + perf_counter() - self._started
 
-    def count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+    def count(self, loss: Tensor, logits: Tensor | None, targets: Tensor) -> None:
         """Add one batch.
 
         Args:
             loss: scalar mean over the batch.
-            logits: `[B, K]`.
+            logits: `[B, K]`; None where nothing is classified.
             targets: `[B]` classes or `[B, K]` probabilities; the likeliest class counts as the right answer.
         """
-        classes = targets if targets.ndim == 1 else targets.argmax(1)
-        right = (logits.argmax(1) == classes).sum()
-        self._sums[0] += loss * len(logits)
-        self._sums[1] += right
-        self._sums[2] += len(logits)
+        self._sums[0] += loss * len(targets)
+        if logits is not None:
+            classes = targets if targets.ndim == 1 else targets.argmax(1)
+            self._sums[1] += (logits.argmax(1) == classes).sum()
+        self._sums[2] += len(targets)
         self.step += 1
 
     def train_metrics(self) -> dict[str, float]:
         """Return the means over the epoch so far, one wait for the device."""
         loss, right, count = self._sums.tolist()
-        return {"train_loss": loss / count, "train_accuracy": right / count}
+        accuracy = {"train_accuracy": right / count} if self._classifies else {}
+        return {"train_loss": loss / count, **accuracy}
 
     def finish_epoch(self, report: EpochReport) -> None:
         """Enter a finished epoch and start the next from nothing."""

@@ -145,7 +145,8 @@ class Result:
         outcome: finished, stopped by a verdict, or preempted with a checkpoint to go on from.
         epochs: epochs completed.
         metrics: the metrics of the last completed epoch; empty when none was completed.
-        best: the metrics of the epoch with the highest `val_accuracy`, or of the last epoch without that metric.
+        best: the metrics of the epoch with the highest `val_accuracy`, or with the lowest `val_loss` where nothing is
+            classified.
         checkpoint: the newest checkpoint, or None when the run keeps none.
     """
 

@@ -1,9 +1,9 @@
-"""One batch of a classification: forward pass, loss, and a network that remembers nothing of it."""
+"""One batch of a classification, or of an encoder alone: forward pass, loss, a network that remembers nothing of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 import trainers.torchvision_ops  # noqa: F401  (spikingjelly imports torchvision)
 from spikingjelly.activation_based import functional
 
+from configs.schema import EncoderOnlyModel
 from trainers.factory import build_loss
 
 if TYPE_CHECKING:
     from configs.schema import RunConfig
+    from trainers.encoders import StepEncoder
 
 Precision = Literal["off", "fp16", "bf16"]
 
@@ -26,13 +28,26 @@ class StepOutput(NamedTuple):
 
     Args:
         loss: scalar.
-        logits: `[B, K]`, float32.
+        logits: `[B, K]`, float32; None where nothing is classified.
         embeddings: the encoder's spikes, float32, `[T, B, ...]`; in the model's own layout with `as_is`.
     """
 
     loss: Tensor
-    logits: Tensor
+    logits: Tensor | None
     embeddings: Tensor
+
+
+class Task(Protocol):
+    """What a model does with a batch, as the training loop and the measurement see it."""
+
+    classifies: ClassVar[bool]
+
+    @property
+    def device(self) -> torch.device:
+        """Where model and batches are."""
+
+    def step(self, model: nn.Module, images: Tensor, targets: Tensor, epoch: int) -> StepOutput:
+        """Run one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,8 @@ class ClassificationTask:
     precision: Precision = "off"
     as_is: bool = False
 
+    classifies: ClassVar[bool] = True
+
     def step(self, model: nn.Module, images: Tensor, targets: Tensor, epoch: int) -> StepOutput:
         """Run one batch; the neurons' state is zero before and after it.
 
@@ -60,7 +77,7 @@ class ClassificationTask:
             targets: `[B]` class numbers, or `[B, K]` class probabilities.
             epoch: 0-based epoch, which the sparsity terms ramp up with.
         """
-        with torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision != "off"):
+        with _precision(self.device, self.precision):
             logits, embeddings = model(images, return_embeddings=True)
         functional.reset_net(model)  # the graph keeps what backward needs; the modules keep nothing
         logits, embeddings = logits.float(), embeddings.float()
@@ -70,12 +87,52 @@ class ClassificationTask:
         return StepOutput(loss, logits, embeddings)
 
 
-def make_task(config: RunConfig, device: torch.device) -> ClassificationTask:
+@dataclass(frozen=True, slots=True)
+class EncodingTask:
+    """Run an encoder alone and its loss on a batch; labels are not looked at.
+
+    Args:
+        loss: called as `loss(spikes, images, z1, z2)`.
+        device: where model and batches are.
+        precision: `fp16` or `bf16` run the forward pass under autocast.
+    """
+
+    loss: nn.Module
+    device: torch.device
+    precision: Precision = "off"
+
+    classifies: ClassVar[bool] = False
+
+    def step(self, model: nn.Module, images: Tensor, targets: Tensor, epoch: int) -> StepOutput:  # noqa: ARG002
+        """Run one batch.
+
+        Args:
+            model: returns an `Encoded` and has the encoder that made it as `encoder`.
+            images: `[B, C, H, W]`, float32 in [0, 1].
+            targets: unused.
+            epoch: unused.
+        """
+        with _precision(self.device, self.precision):
+            encoded = model(images)
+        spikes = encoded.spikes.float()
+        z1, z2 = (None if z is None else z.float() for z in (encoded.z1, encoded.z2))
+        embeddings = cast("StepEncoder", model.encoder).steps(spikes).movedim(1, 0)
+        return StepOutput(self.loss(spikes, images, z1, z2), None, embeddings)
+
+
+def _precision(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "off")
+
+
+def make_task(config: RunConfig, device: torch.device) -> Task:
     """Build the task of a configuration.
 
     Args:
-        config: the whole configuration; its loss, layout and precision are used.
+        config: the whole configuration; its model, loss, layout and precision are used.
         device: where the model is.
     """
+    loss, precision = build_loss(config).to(device), config.training.amp
+    if isinstance(config.model, EncoderOnlyModel):
+        return EncodingTask(loss, device, precision)
     layout = getattr(config.loss, "embedding_layout", "time_first")
-    return ClassificationTask(build_loss(config).to(device), device, config.training.amp, as_is=layout == "as_is")
+    return ClassificationTask(loss, device, precision, as_is=layout == "as_is")

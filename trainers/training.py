@@ -22,7 +22,16 @@ from trainers.guards import FiniteGuard, choose_device, finite_metrics
 from trainers.neurons import backend_of
 from trainers.optimisation import Updater, make_mixup, make_optimizer, make_schedule
 from trainers.progress import Progress
-from trainers.protocol import CheckpointError, EpochReport, Outcome, Reporter, Result, RunFacts, SavedCheckpoint, Verdict
+from trainers.protocol import (
+    CheckpointError,
+    EpochReport,
+    Outcome,
+    Reporter,
+    Result,
+    RunFacts,
+    SavedCheckpoint,
+    Verdict,
+)
 from trainers.tasks import make_task
 
 if TYPE_CHECKING:
@@ -106,7 +115,7 @@ class _Run:
             workers=config.data.workers,
         )
         self._guard = FiniteGuard(device)
-        self._progress = Progress(device)
+        self._progress = Progress(device, classifies=self._task.classifies)
         self._saver = _Saver(run_dir, training.keep_checkpoints, report)
 
     def restore(self, path: Path) -> None:
@@ -148,7 +157,7 @@ class _Run:
             outcome=outcome,
             epochs=self._progress.epoch,
             metrics=dict(history[-1].metrics) if history else {},
-            best=dict(max(history, key=lambda epoch: epoch.metrics["val_accuracy"]).metrics) if history else {},
+            best=dict(max(history, key=_goodness).metrics) if history else {},
             checkpoint=self._saver.newest,
         )
 
@@ -187,7 +196,8 @@ class _Run:
             images, targets = self._mixup(images, labels)
         output = self._task.step(self._updater.model, images, targets, progress.epoch)
         self._updater.backward(output.loss, share)
-        progress.count(output.loss.detach(), output.logits.detach(), targets)
+        logits = None if output.logits is None else output.logits.detach()
+        progress.count(output.loss.detach(), logits, targets)
         self._guard.watch(output.loss.detach(), progress.epoch + 1, progress.step)
 
     def _finish_epoch(self) -> None:
@@ -236,6 +246,12 @@ class _Run:
             "progress": self._progress.state_dict(),
             "rng": capture_rng(self._device),
         }
+
+
+def _goodness(epoch: EpochReport) -> float:
+    """Return what makes an epoch the best one: its accuracy, or its loss where nothing is classified."""
+    metrics = epoch.metrics
+    return metrics["val_accuracy"] if "val_accuracy" in metrics else -metrics["val_loss"]
 
 
 class _Saver:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from configs.keys import known_keys
+
 StorageOption = Annotated[
     str | None,
     typer.Option(
@@ -51,7 +53,7 @@ def overrides_of(ctx: typer.Context) -> list[str]:
     options = [name for parameter in ctx.command.params for name in parameter.opts]
     for argument in ctx.args:
         name = argument.split("=", 1)[0]
-        if name.startswith("-") and "." not in name:
+        if name.startswith("-") and "." not in name and name.removeprefix("--") not in known_keys():
             near = difflib.get_close_matches(name, options)
             hint = f": did you mean {' or '.join(near)}?" if near else "; a key of the configuration has a dot in it"
             raise typer.BadParameter(f"no option {name}{hint}")

@@ -118,14 +118,16 @@ def write_config(config: RunConfig, folder: Path, *, keep: bool) -> Path:
 
 def show_end(console: Console, result: Result, threads: int | None) -> None:
     """Print what the last epoch's weights do on the images nobody has looked at."""
-    best, last = (metrics.get("val_accuracy", 0.0) for metrics in (result.best, result.metrics))
-    console.print(f"validation accuracy {last:.4f} (best epoch {best:.4f})")
+    measure = "accuracy" if "val_accuracy" in result.metrics else "loss"
+    best, last = (metrics[f"val_{measure}"] for metrics in (result.best, result.metrics))
+    console.print(f"validation {measure} {last:.4f} (best epoch {best:.4f})")
     if result.checkpoint is None:
         console.print("no checkpoint could be written, so the test split was not measured")
         return
     measured = evaluate(result.checkpoint.path, "test", threads=threads)
+    accuracy = f"accuracy [bold]{measured['test_accuracy']:.4f}[/], " if "test_accuracy" in measured else ""
     console.print(
-        f"test accuracy [bold]{measured['test_accuracy']:.4f}[/], loss {measured['test_loss']:.4f}, "
+        f"test {accuracy}loss {measured['test_loss']:.4f}, "
         f"spike density {measured['test_spike_density']:.4f} (weights of the last epoch)",
         soft_wrap=True,
     )
@@ -158,7 +160,7 @@ class ConsoleReporter:
         self._seconds.append(report.seconds)
         recent = self._seconds[-5:]
         left = sum(recent) / len(recent) * (report.epochs - report.epoch)
-        cells = "  ".join(format(report.metrics[name], style) for name, style in COLUMNS.values())
+        cells = "  ".join(_cell(report.metrics.get(name), style) for name, style in COLUMNS.values())
         line = f"{report.epoch:>3}/{report.epochs:<3}  {cells}  {report.seconds:7.1f}  {duration(left)}"
         self._console.print(line, soft_wrap=True)
 
@@ -188,3 +190,8 @@ class ConsoleReporter:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _cell(value: float | None, style: str) -> str:
+    """Return a number in its format, or a dash as wide: an encoder that is trained alone has no accuracy."""
+    return "-".rjust(int(style.partition(".")[0])) if value is None else format(value, style)

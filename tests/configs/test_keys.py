@@ -23,6 +23,7 @@ def test_keys_know_their_types_and_kinds() -> None:
     assert keys["data.name"].types == {str}
     assert set(keys["encoder.time_steps"].kinds) == {
         "stal",
+        "ancestor",
         "convstal",
         "stalps",
         "convstal_ps",
@@ -35,6 +36,7 @@ def test_keys_know_their_types_and_kinds() -> None:
 
 def test_sections_hold_keys() -> None:
     assert {"training", "neuron.surrogate", "tracking"} <= sections()
+    assert "" not in sections()  # `compat` stands in none
     assert sections_with_kinds() == {"model", "neuron", "encoder", "loss", "data"}
 
 
@@ -84,6 +86,7 @@ def test_aliases_stand_for_keys_that_exist_and_hide_none() -> None:
 
 def test_an_alias_may_depend_on_the_kind() -> None:
     assert canonical("encoder.l1_sz", {"encoder": "stal"}) == "encoder.l1_size"
+    assert canonical("encoder.l1_sz", {"encoder": "ancestor"}) == "encoder.l1_size"
     assert canonical("encoder.l1_sz", {"encoder": "convstal"}) == "encoder.hidden_channels"
     assert canonical("encoder.l1_sz", {"encoder": "sps"}) == "encoder.l1_sz"
     assert canonical("encoder.l1_sz", {}) == "encoder.l1_sz"

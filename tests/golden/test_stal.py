@@ -19,7 +19,7 @@ from trainers import metrics
 from trainers.encoders import Encoded
 from trainers.encoders.ancestor import Ancestor
 from trainers.encoders.convstal import ConvStal
-from trainers.encoders.latency import first_sample_latency, linear_latency, log_latency
+from trainers.encoders.latency import LatencyEncoder, linear_latency, log_latency
 from trainers.encoders.rate import rate_spikes
 from trainers.encoders.sps import Sps
 from trainers.encoders.stal import Stal
@@ -268,10 +268,11 @@ def rate_latency_coding(case: GoldenCase) -> dict[str, Any]:
     steps = s.pop("T")
     s.done()
     x = case.inputs["X"]
+    published = LatencyEncoder(in_channels=x.shape[1], img_size=x.shape[2], time_steps=steps, variant="first_sample")
     rate = {"rate_spikes": rate_spikes(x, case.inputs["uniform_draws"])} if "uniform_draws" in case.inputs else {}
     return rate | {
         "latency_spikes_intended_BT": linear_latency(x, steps),
-        "latency_spikes_thesis_quirk": first_sample_latency(x[0], len(x), steps),
+        "latency_spikes_thesis_quirk": published(x).spikes,
         "latency_snntorch_normalized_T_first": log_latency(x.flatten(1), steps).transpose(0, 1),
     }
 
@@ -339,7 +340,7 @@ def encoder_loss(case: GoldenCase) -> dict[str, Any]:
     x = trainable_inputs(case)
     arguments = (x["W"], x["X"], x.get("Z1"), x.get("Z2"))
     found = {name: variant(*arguments) for name, variant in VARIANTS.items() if name in case.expected}
-    return found | loss_and_gradients(case, x, EncoderLoss()(*arguments))
+    return found | loss_and_gradients(case, x, EncoderLoss(z_terms="last")(*arguments))
 
 
 @handles("multi_channel_encoder_loss")
@@ -350,7 +351,8 @@ def multi_channel_encoder_loss(case: GoldenCase) -> dict[str, Any]:
     assert (x["X"].ndim == 4) == s.pop("X_is_4d")
     assert ("Z1" in x) == s.pop("with_z")
     s.done()
-    return loss_and_gradients(case, x, MultiChannelEncoderLoss()(x["W"], x["X"], x.get("Z1"), x.get("Z2")))
+    published = MultiChannelEncoderLoss(z_terms="last", spike_layout="as_is")
+    return loss_and_gradients(case, x, published(x["W"], x["X"], x.get("Z1"), x.get("Z2")))
 
 
 # --- metrics and search -----------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_mistakes_of_the_space_its_base_and_the_command_line_come_together(folde
         ("encoder.name: {type: categorical, choices: [convstal, stl]}", "encoder.name: expected one of"),
         (
             "encoder.l2_size: {type: int, low: 8, high: 16}",
-            "unknown key 'l2_size' in 'encoder' (it is a key of encoder 'stal'; encoder.name is 'convstal')",
+            "unknown key 'l2_size' in 'encoder' (it is a key of encoder 'stal' and 'ancestor'; encoder.name is",
         ),
         (
             "encoder.surrogate.alpha: {type: int, low: 8, high: 16}",

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from configs.problems import ConfigError
-from trainers import checkpoint, evaluation
+from trainers import checkpoint
 from trainers.evaluation import evaluate
 from trainers.protocol import CheckpointError, DataNotFoundError, TrainerError, Verdict
+from trainers.tasks import ClassificationTask
 from trainers.training import train
 
 
@@ -77,13 +78,13 @@ def test_wrong_files_splits_and_overrides_are_each_one_clear_error(trained, tmp_
 def test_measuring_uses_no_gradients(quick, recorder, run_dir, monkeypatch) -> None:
     done = train(quick(training={"epochs": 1}), recorder(), run_dir=run_dir)
     seen = []
-    honest = evaluation.ClassificationTask.step
+    honest = ClassificationTask.step
 
     def step(self, *args):
         seen.append(torch.is_inference_mode_enabled())
         return honest(self, *args)
 
-    monkeypatch.setattr(evaluation.ClassificationTask, "step", step)
+    monkeypatch.setattr(ClassificationTask, "step", step)
     evaluate(done.checkpoint.path, "val")
     assert seen
     assert all(seen)

@@ -92,13 +92,17 @@ def test_mutual_information_by_hand() -> None:
         mutual_information(x, y[:2])
 
 
-def test_with_both_layers_the_first_counts_without_a_term() -> None:
+def test_with_both_layers_the_first_has_a_term_unless_as_published() -> None:
     x = torch.rand(2, 6, generator=GENERATOR)
     spikes, z1, z2 = torch.rand(2, 24, generator=GENERATOR), torch.rand(2, 6), torch.rand(2, 6)
-    loss = EncoderLoss(count_spikes=False)
+    loss = EncoderLoss(count_spikes=False, z_terms="last")
     alone = -loss(spikes, x)
-    torch.testing.assert_close(loss(spikes, x, z1, z2), -(alone + mutual_information(x, z2)) / 3)
-    torch.testing.assert_close(loss(spikes, x, z1), -(alone + mutual_information(x, z1)) / 2)
+    first, second = mutual_information(x, z1), mutual_information(x, z2)
+    torch.testing.assert_close(loss(spikes, x, z1, z2), -(alone + second) / 3)
+    torch.testing.assert_close(loss(spikes, x, z1), -(alone + first) / 2)
+    both = EncoderLoss(count_spikes=False)
+    torch.testing.assert_close(both(spikes, x, z1, z2), -(alone + first + second) / 3)
+    torch.testing.assert_close(both(spikes, x, z1), loss(spikes, x, z1))
     torch.testing.assert_close(EncoderLoss(use_z=False, count_spikes=False)(spikes, x, z1, z2), -alone)
 
 
@@ -122,7 +126,18 @@ def test_encoder_losses_refuse_shapes_that_do_not_fit() -> None:
         EncoderLoss()(torch.rand(2, 24), torch.rand(2, 6), torch.rand(2, 5), torch.rand(2, 5))
 
 
-def test_one_channel_is_the_encoder_loss_of_its_memory() -> None:
+def test_one_channel_is_the_encoder_loss_of_its_memory_as_published() -> None:
     spikes, x = torch.rand(2, 5, 9, generator=GENERATOR), torch.rand(2, 1, 3, 3, generator=GENERATOR)
-    several = MultiChannelEncoderLoss()(spikes, x)
+    several = MultiChannelEncoderLoss(spike_layout="as_is")(spikes, x)
     torch.testing.assert_close(several, EncoderLoss()(spikes.flatten(1), x.flatten(1)))
+
+
+def test_pixels_come_first_in_the_encoder_loss_of_each_channel() -> None:
+    steps, x = torch.rand(2, 5, 3, 4, 4, generator=GENERATOR), torch.rand(2, 3, 4, 4, generator=GENERATOR)
+    z1, z2 = (torch.rand(2, 3, 4, 4, generator=GENERATOR) for _ in range(2))
+    slots = steps.permute(0, 2, 3, 4, 1)  # [B, C, H, W, T]
+    parts = [EncoderLoss()(*(part[:, c].flatten(1) for part in (slots, x, z1, z2))) for c in range(3)]
+    expected = sum(parts) / 3
+    torch.testing.assert_close(MultiChannelEncoderLoss()(steps, x, z1, z2), expected)
+    flat = (steps.flatten(2), x.flatten(2), z1.flatten(2), z2.flatten(2))
+    torch.testing.assert_close(MultiChannelEncoderLoss()(*flat), expected)

@@ -32,11 +32,13 @@ class StepEncoder(nn.Module):
 
     Args:
         time_steps: time steps T.
+        step_size: values per sample and step.
     """
 
-    def __init__(self, time_steps: int) -> None:
+    def __init__(self, time_steps: int, step_size: int) -> None:
         super().__init__()
         self.time_steps = time_steps
+        self.step_size = step_size
 
     def steps(self, spikes: Tensor) -> Tensor:
         """Return the spikes as [B, T, ...]: what a classifier reads step by step.

@@ -75,8 +75,8 @@ class ConvStal(StepEncoder):
         alpha: float = 25.0,
         flatten: Literal["none", "hw", "all"] = "none",
     ) -> None:
-        super().__init__(time_steps)
         out_channels = in_channels if out_channels is None else out_channels
+        super().__init__(time_steps, out_channels * img_size**2)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd so that the image keeps its size, got {kernel_size}")
         for width in (hidden_channels, out_channels):

@@ -45,22 +45,6 @@ def log_latency(images: Tensor, time_steps: int, threshold: float = 0.01) -> Ten
     return _one_spike((latency * (time_steps - 1) / latency.max()).round().long(), time_steps, images.dtype)
 
 
-def first_sample_latency(first: Tensor, batch: int, time_steps: int) -> Tensor:
-    """Return what the latency encoder of DeniBademi/Thesis gave: row b is frame (b mod T) of one sample, at every step.
-
-    Args:
-        first: the first sample ever encoded, [C, H, W] in [0, 1].
-        batch: rows B to return.
-        time_steps: time steps T.
-
-    Returns:
-        Spikes [B, T, C, H, W] that carry nothing of any later image.
-    """
-    frames = linear_latency(first.unsqueeze(0), time_steps)[0]  # [T, C, H, W]
-    rows = frames[torch.arange(batch, device=first.device) % time_steps]
-    return rows.unsqueeze(1).expand(-1, time_steps, *first.shape)
-
-
 def _one_spike(slots: Tensor, time_steps: int, dtype: torch.dtype) -> Tensor:
     return F.one_hot(slots, time_steps).movedim(-1, 1).to(dtype)
 
@@ -69,30 +53,33 @@ def _one_spike(slots: Tensor, time_steps: int, dtype: torch.dtype) -> Tensor:
 class LatencyEncoder(StepEncoder):
     """Code brightness as the time of a single spike.
 
+    `first_sample` is what the code of DeniBademi/Thesis gave: row b of every batch is frame (b mod T) of the first
+    image it ever saw, at every step. The frames are part of its state, so a continued run keeps to the same image.
+
     Args:
-        in_channels: unused; every encoder is told the image's size.
-        img_size: unused, likewise.
+        in_channels: image channels.
+        img_size: image side in pixels.
         time_steps: time steps T.
         variant: `linear` as intended, `log` as in snnTorch, `first_sample` as published (it carries no information).
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,  # noqa: ARG002  # see Args
-        img_size: int,  # noqa: ARG002  # see Args
-        time_steps: int = 5,
-        variant: Variant = "linear",
-    ) -> None:
-        super().__init__(time_steps)
+    frames: Tensor
+    has_frames: Tensor
+
+    def __init__(self, *, in_channels: int, img_size: int, time_steps: int = 5, variant: Variant = "linear") -> None:
+        super().__init__(time_steps, in_channels * img_size**2)
         self.variant: Variant = variant
-        self._first: Tensor | None = None
+        self._checked = False
+        if variant == "first_sample":  # truth values: averaging of weights copies them as they are
+            frames = torch.zeros(time_steps, in_channels, img_size, img_size, dtype=torch.bool)
+            self.register_buffer("frames", frames)
+            self.register_buffer("has_frames", torch.tensor(False))
 
     def forward(self, images: Tensor) -> Encoded:
         """Encode images.
 
         Args:
-            images: [B, C, H, W] in [0, 1]; looked at in the first call only.
+            images: [B, C, H, W] in [0, 1]; checked in the first call only.
 
         Returns:
             Spikes [B, T, C, H, W], no Z.
@@ -100,10 +87,14 @@ class LatencyEncoder(StepEncoder):
         Raises:
             ValueError: a pixel of the first batch is outside [0, 1].
         """
-        if self._first is None:
+        if not self._checked:
             check_pixels(images, "latency")
-            self._first = images[0].detach().clone()
+            self._checked = True
+            if self.variant == "first_sample" and not self.has_frames:
+                self.frames.copy_(linear_latency(images[:1], self.time_steps)[0])
+                self.has_frames.fill_(True)
         if self.variant == "first_sample":
-            return Encoded(first_sample_latency(self._first.to(images), len(images), self.time_steps))
+            rows = self.frames[torch.arange(len(images), device=images.device) % self.time_steps]
+            return Encoded(rows.to(images.dtype).unsqueeze(1).expand(-1, self.time_steps, -1, -1, -1))
         code = linear_latency if self.variant == "linear" else log_latency
         return Encoded(code(images, self.time_steps))

@@ -43,13 +43,13 @@ class RateEncoder(StepEncoder):
     """Code brightness as firing rate, with fresh draws from torch's generator at every call.
 
     Args:
-        in_channels: unused; every encoder is told the image's size.
-        img_size: unused, likewise.
+        in_channels: image channels.
+        img_size: image side in pixels.
         time_steps: time steps T.
     """
 
-    def __init__(self, *, in_channels: int, img_size: int, time_steps: int = 5) -> None:  # noqa: ARG002  # see Args
-        super().__init__(time_steps)
+    def __init__(self, *, in_channels: int, img_size: int, time_steps: int = 5) -> None:
+        super().__init__(time_steps, in_channels * img_size**2)
         self._checked = False
 
     def forward(self, images: Tensor) -> Encoded:

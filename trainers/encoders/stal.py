@@ -51,7 +51,7 @@ class SlotEncoder(StepEncoder):
     """
 
     def __init__(self, in_size: int, time_steps: int, slot_order: SlotOrder) -> None:
-        super().__init__(time_steps)
+        super().__init__(time_steps, step_size=in_size)
         self.in_size = in_size
         self.slot_order: SlotOrder = slot_order
 

@@ -77,7 +77,7 @@ class StalSrnn(nn.Module):
         in_channels: image channels.
         img_size: image side in pixels.
         time_steps: time steps T.
-        encoder: name of an encoder that gives steps (`convstal`, `stal`, `rate`, `latency`).
+        encoder: name of an encoder that gives steps (`convstal`, `stal`, `ancestor`, `rate`, `latency`).
         encoder_kwargs: its further arguments.
         freeze_encoder: keep the encoder fixed: no gradients, no updated statistics, no dropout.
         hidden_size: width of the hidden layer.
@@ -118,7 +118,7 @@ class StalSrnn(nn.Module):
             )
         self.encoder = built
         self.classifier = RecurrentClassifier(
-            in_channels * img_size**2,
+            built.step_size,
             hidden_size,
             num_classes,
             beta=beta,

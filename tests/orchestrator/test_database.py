@@ -77,7 +77,7 @@ def test_a_write_gives_up_after_its_patience(database: Database) -> None:
     def action(connection: object) -> None:
         raise OperationalError("x", {}, Exception("database is locked"))
 
-    with pytest.raises(StorageError, match="cannot write to .*database is locked"):
+    with pytest.raises(StorageError, match=r"cannot write to .*database is locked"):
         database.write(action, patience=0.0)
 
 
@@ -103,7 +103,7 @@ def test_a_wrong_url_gives_one_clear_message_without_the_password(url: str, mess
 
 
 def test_a_missing_file_is_only_created_when_asked(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="no database at .*run a search first"):
+    with pytest.raises(StorageError, match=r"no database at .*run a search first"):
         open_database(f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
 

@@ -59,7 +59,7 @@ def steady(
         report.epoch(EpochReport(epoch, config.training.epochs, metrics, pause))
         part = state.with_suffix(".part")
         part.write_text(json.dumps({"epoch": epoch}))
-        os.replace(part, state)
+        part.replace(state)
     return Result(Outcome.FINISHED, config.training.epochs, metrics, metrics, None)
 
 

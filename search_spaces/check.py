@@ -74,9 +74,7 @@ def check_parameters(parts: Parts, base: RunConfig | None) -> Iterator[Problem]:
         yield Problem(parts.where(key, "when"), f"parameters.{key}: its conditions lead back to itself")
 
 
-def check_metrics(
-    named: Iterable[tuple[str, int, str]], source: Source, base: RunConfig | None
-) -> Iterator[Problem]:
+def check_metrics(named: Iterable[tuple[str, int, str]], source: Source, base: RunConfig | None) -> Iterator[Problem]:
     """Yield metrics that the shipped trainer does not report, or that come twice.
 
     Args:

@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 
-from configs.fit import DEFAULT_PAIRS, ENCODERS_OF_MODEL, misfits
+from configs.fit import (
+    CLASSIFIER_LOSSES,
+    DEFAULT_PAIRS,
+    ENCODER_LOSSES,
+    ENCODER_ONLY,
+    ENCODERS_OF_MODEL,
+    misfits,
+)
 from configs.keys import known_keys
 from configs.schema import RunConfig
 
 SPIKFORMER = {"name": "stal_spikformer"}
 SRNN = {"name": "stal_srnn"}
+ALONE = {"name": "encoder_only"}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,37 @@ SRNN = {"name": "stal_srnn"}
         ),
         ({"encoder": {"name": "convstal", "hidden_channels": 4}, "data": {"name": "cifar10"}}, []),
         ({"encoder": {"name": "convstal", "hidden_channels": 2}, "data": {"name": "mnist"}}, []),
+        ({"encoder": {"name": "ancestor", "l1_size": 33}, "data": {"name": "digits"}}, ["encoder.l1_size"]),
+        (
+            {"encoder": {"name": "ancestor", "l1_size": 0, "l2_size": 8}, "data": {"name": "digits"}},
+            ["encoder.l2_size"],
+        ),
+        ({"encoder": {"name": "ancestor", "l1_size": 32, "l2_size": 0}, "data": {"name": "digits"}}, []),
+        (
+            {"encoder": {"name": "ancestor", "l1_size": 320, "time_steps": 4}, "data": {"name": "digits"}},
+            ["encoder.l1_size"],
+        ),
+        ({"encoder": {"name": "ancestor", "l1_size": 3072, "mix_channels": True}, "data": {"name": "cifar10"}}, []),
+        (
+            {"encoder": {"name": "ancestor", "l1_size": 3, "mix_channels": True}, "data": {"name": "cifar10"}},
+            ["encoder.l1_size"],
+        ),
+        ({"model": SRNN, "encoder": {"name": "ancestor"}}, []),
+        ({"model": SPIKFORMER, "encoder": {"name": "ancestor"}}, ["encoder.name"]),
+        ({"model": SRNN, "loss": {"name": "encoder_loss"}}, ["loss.name"]),
+        ({"model": SRNN, "loss": {"name": "ce_l1"}}, []),
+        ({"model": ALONE, "encoder": {"name": "stal"}, "loss": {"name": "encoder_loss"}}, []),
+        ({"model": ALONE, "encoder": {"name": "stal"}, "loss": {"name": "multi_channel_encoder_loss"}}, ["loss.name"]),
+        ({"model": ALONE, "encoder": {"name": "convstal"}, "loss": {"name": "encoder_loss"}}, ["loss.name"]),
+        ({"model": ALONE, "encoder": {"name": "convstal"}, "loss": {"name": "cross_entropy"}}, ["loss.name"]),
+        ({"model": ALONE, "encoder": {"name": "rate"}, "loss": {"name": "encoder_loss"}}, ["encoder.name"]),
+        ({"model": ALONE, "neuron": {"name": "rlif"}}, ["neuron.name"]),
+        ({"model": ALONE, "encoder": {"name": "stal", "freeze": True}}, ["encoder.freeze"]),
+        ({"model": ALONE, "encoder": {"name": "ancestor", "mix_channels": True}, "data": {"name": "mnist"}}, []),
+        (
+            {"model": ALONE, "encoder": {"name": "ancestor", "mix_channels": True}, "data": {"name": "cifar10"}},
+            ["encoder.mix_channels"],
+        ),
         ({"data": {"name": "digits", "val_fraction": 0.5, "test_fraction": 0.5}}, ["data.test_fraction"]),
         ({"data": {"name": "mnist_files", "train_size": 9000, "val_size": 900, "test_size": 101}}, ["data.train_size"]),
         ({"data": {"name": "mnist_files", "train_size": 9000, "val_size": 900, "test_size": 100}}, []),
@@ -85,3 +124,22 @@ def test_the_tables_name_kinds_that_exist() -> None:
     assert {neuron for neuron, _ in DEFAULT_PAIRS.values()} <= set(keys["neuron.name"].values)
     assert set().union(*ENCODERS_OF_MODEL.values()) == set(keys["encoder.name"].values)
     assert all(encoder in ENCODERS_OF_MODEL[model] for model, (_, encoder) in DEFAULT_PAIRS.items())
+    assert set(ENCODER_LOSSES) == ENCODERS_OF_MODEL[ENCODER_ONLY]
+    assert {*CLASSIFIER_LOSSES, *ENCODER_LOSSES.values()} == set(keys["loss.name"].values)
+
+
+def test_an_encoder_that_does_not_fit_is_told_with_those_that_do() -> None:
+    (misfit,) = misfits({"model": SPIKFORMER, "encoder": {"name": "convstal"}})
+    assert misfit.message.endswith("takes one of the encoders 'convstal_ps', 'sps', 'stalps', got 'convstal'")
+    (misfit,) = misfits({"model": ALONE, "encoder": {"name": "sps"}})
+    assert misfit.message.endswith("takes one of the encoders 'ancestor', 'convstal', 'stal', got 'sps'")
+
+
+def test_a_loss_that_does_not_fit_is_told_with_those_that_do() -> None:
+    (misfit,) = misfits({"model": SRNN, "loss": {"name": "encoder_loss"}})
+    assert misfit.message == (
+        "model 'stal_srnn' takes one of the losses 'cross_entropy', 'ce_ss', 'ce_l1', got 'encoder_loss'; "
+        "'encoder_loss' trains an encoder alone, with model 'encoder_only'"
+    )
+    (misfit,) = misfits({"model": ALONE, "encoder": {"name": "stal"}, "loss": {"name": "ce_ss"}})
+    assert misfit.message == "model 'encoder_only' with encoder 'stal' takes loss 'encoder_loss', got 'ce_ss'"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.metrics import METRICS, is_metric
+from configs.metrics import METRICS, is_metric, metrics_of
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,27 @@ from configs.metrics import METRICS, is_metric
 )
 def test_the_shipped_trainer_s_metrics_are_known(name: str, known: bool) -> None:
     assert is_metric(name) is known
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("val_loss", True),
+        ("train_loss", True),
+        ("val_spike_density", True),
+        ("val_temporal_sparsity", True),
+        ("epoch_seconds", True),
+        ("val_accuracy", False),
+        ("train_accuracy", False),
+        ("val_f1", False),
+        ("val_firing_rate", False),
+        ("val_firing_rate.rlif1", False),
+    ],
+)
+def test_an_encoder_alone_has_the_metrics_that_need_no_labels(name: str, known: bool) -> None:
+    assert is_metric(name, "encoder_only") is known
+    assert (name in metrics_of("encoder_only")) is known
+    assert is_metric(name, "stal_srnn")
 
 
 def test_every_metric_is_explained_and_none_is_of_the_test_split() -> None:

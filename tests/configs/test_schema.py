@@ -17,6 +17,20 @@ def test_a_model_brings_its_neuron_and_encoder() -> None:
     assert (spikformer.neuron.name, spikformer.encoder.name) == ("lif", "stalps")
 
 
+@pytest.mark.parametrize(
+    ("encoder", "loss"),
+    [
+        ({}, "multi_channel_encoder_loss"),
+        ({"name": "convstal"}, "multi_channel_encoder_loss"),
+        ({"name": "stal", "l1_size": 64, "l2_size": 64}, "encoder_loss"),
+        ({"name": "ancestor"}, "encoder_loss"),
+    ],
+)
+def test_an_encoder_alone_brings_its_loss(encoder: dict[str, Any], loss: str) -> None:
+    config = RunConfig.model_validate({"model": {"name": "encoder_only"}, "encoder": encoder})
+    assert (config.neuron.name, config.loss.name) == ("none", loss)
+
+
 def test_part_of_a_section_needs_no_name() -> None:
     values = {"model": {"name": "stal_srnn"}, "data": {"val_fraction": 0.2}, "loss": {"label_smoothing": 0.1}}
     config = RunConfig.model_validate(values)

@@ -319,6 +319,17 @@ parameters:
     ]
 
 
+def test_a_space_over_an_encoder_alone_names_its_metrics(folder: Path) -> None:
+    write(folder / "base.yaml", "model: {name: encoder_only}\nencoder: {hidden_channels: 8}\n")
+    text = "base: base\nparameters:\n  encoder.drop_p: {type: float, low: 0, high: 0.5}\nobjectives:\n"
+    found = problems_of(folder, text + "  - {metric: val_accuracy, direction: maximize}\n")
+    assert len(found) == 1
+    assert found[0].startswith("s.yaml:5: objectives.0.metric: a run of model 'encoder_only' reports no 'val_accuracy'")
+    assert "it reports train_loss, val_loss, val_spike_density" in found[0]
+    sound = load_space(write(folder / "s.yaml", text + "  - {metric: val_loss, direction: minimize}\n"))
+    assert sound.base.loss.name == "multi_channel_encoder_loss"
+
+
 def test_another_trainer_may_have_metrics_of_its_own(folder: Path) -> None:
     text = TOP + "objectives:\n  - {metric: val_energy, direction: minimize}\n"
     assert "unknown metric" in problems_of(folder, text)[0]

@@ -56,7 +56,7 @@ def recorder() -> type[Recorder]:
 
 @pytest.fixture
 def quick() -> Callable[..., RunConfig]:
-    """Return a function that makes a small configuration of a classifier, changed by sections."""
+    """Return a function that makes a small configuration of a classifier or an encoder alone, changed by sections."""
 
     def make(model: str = "srnn", **sections: dict[str, Any]) -> RunConfig:
         base: dict[str, dict[str, Any]] = {
@@ -65,6 +65,7 @@ def quick() -> Callable[..., RunConfig]:
                 "model": {"name": "stal_spikformer", "embed_dims": 16, "num_heads": 2, "depth": 1},
                 "encoder": {"time_steps": 2},
             },
+            "encoder": {"model": {"name": "encoder_only"}, "encoder": {"hidden_channels": 4}},
         }[model]
         base |= {"data": QUICK_DATA, "training": QUICK_TRAINING}
         for name, section in sections.items():

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+import trainers.torchvision_ops  # noqa: F401  # before timm
+
+# isort: split
+from timm.utils import ModelEmaV3
 
 from trainers.encoders import ENCODERS, StepEncoder, TokenEncoder, register_encoder
 from trainers.encoders.ancestor import Ancestor
@@ -55,7 +61,7 @@ def test_step_encoders_give_batch_and_time_first(name: str, options: dict[str, o
     assert isinstance(encoder, StepEncoder)
     steps = encoder.steps(encoder(images(channels)).spikes)
     assert steps.shape[:2] == (6, 4)
-    assert steps[0, 0].numel() == channels * 64
+    assert steps[0, 0].numel() == encoder.step_size == channels * 64
 
 
 @pytest.mark.parametrize("name", ["stalps", "convstal_ps", "sps"])
@@ -212,6 +218,20 @@ def test_the_published_latency_code_knows_the_first_sample_alone() -> None:
     first = encoder(images()).spikes
     assert torch.equal(encoder(1 - images()).spikes, first)
     assert torch.equal(first[5], first[0])  # row b is frame b mod T
+
+
+def test_the_published_latency_code_keeps_its_sample_in_its_state() -> None:
+    build = functools.partial(
+        ENCODERS.create, "latency", in_channels=1, img_size=8, time_steps=5, variant="first_sample"
+    )
+    encoder, copy = build(), build()
+    first = encoder(images()).spikes
+    copy.load_state_dict(encoder.state_dict())
+    assert torch.equal(copy(1 - images()).spikes, first)
+    averaged = ModelEmaV3(nn.Sequential(build(), nn.Linear(1, 1)), decay=0.9)
+    averaged.update(nn.Sequential(encoder, nn.Linear(1, 1)))
+    assert torch.equal(averaged.module[0](1 - images()).spikes, first)
+    assert not ENCODERS.create("latency", in_channels=1, img_size=8).state_dict()
 
 
 @pytest.mark.parametrize("name", ["rate", "latency"])

@@ -9,19 +9,22 @@ import pytest
 import torch
 from torch import nn
 
+from configs.fit import ENCODERS_OF_MODEL
 from configs.schema import RunConfig
 from trainers import factory
 from trainers.factory import build_loss, build_model
 from trainers.losses.ce_l1 import CeL1
 from trainers.losses.ce_spike_sparsity import CeSpikeSparsity
 from trainers.losses.cross_entropy import CrossEntropy
-from trainers.models import StalSpikformer, StalSrnn
+from trainers.losses.encoder_loss import EncoderLoss, MultiChannelEncoderLoss
+from trainers.models import EncoderOnly, StalSpikformer, StalSrnn
 from trainers.protocol import CheckpointError, TrainerError
 
 CPU = torch.device("cpu")
 SMALL_ENCODERS: dict[str, dict[str, Any]] = {
     "stal": {"l1_size": 64, "l2_size": 64},
     "convstal": {"hidden_channels": 6},
+    "ancestor": {"l1_size": 32, "l2_size": 64},
     "rate": {},
     "latency": {},
     "stalps": {},
@@ -54,8 +57,8 @@ def build(run: RunConfig) -> StalSrnn | StalSpikformer:
 @pytest.mark.parametrize(
     "run",
     [
-        *(srnn(name) for name in ("stal", "convstal", "rate", "latency")),
-        *(spikformer(name) for name in ("stalps", "convstal_ps", "sps")),
+        *(srnn(name) for name in sorted(ENCODERS_OF_MODEL["stal_srnn"])),
+        *(spikformer(name) for name in sorted(ENCODERS_OF_MODEL["stal_spikformer"])),
     ],
     ids=lambda run: run.encoder.name,
 )
@@ -65,6 +68,25 @@ def test_every_pair_of_the_schema_can_be_built(run: RunConfig) -> None:
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     assert model.encoder.time_steps == 3
     assert model.neuron_backend == "torch"
+
+
+@pytest.mark.parametrize("kind", sorted(ENCODERS_OF_MODEL["encoder_only"]))
+def test_every_encoder_of_the_schema_can_be_built_alone(kind: str) -> None:
+    model = build(config({"name": "encoder_only"}, kind))
+    assert isinstance(model, EncoderOnly)
+    assert model.neuron_backend == "torch"
+    assert [name for name, _ in model.named_children()] == ["encoder"]
+    encoded = model(torch.rand(2, 1, 8, 8))
+    assert model.encoder.steps(encoded.spikes).flatten(2).shape == (2, 3, 64)
+    assert encoded.z2.flatten(1).shape == (2, 64)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_srnn_takes_an_ancestor_that_mixes_channels(channels: int) -> None:
+    run = srnn("ancestor", encoder={"mix_channels": True, "l1_size": 0, "l2_size": 0, "alpha": 100.0})
+    model = build_model(run, (channels, 8, 8), 10, CPU)
+    assert model(torch.rand(2, channels, 8, 8)).shape == (2, 10)
+    assert (model.encoder.step_size, model.encoder.alpha) == (64, 100.0)
 
 
 def test_the_sections_reach_the_model() -> None:
@@ -110,6 +132,16 @@ def test_losses_are_built(section: dict[str, Any], kind: type[nn.Module]) -> Non
     assert isinstance(loss, kind)
     if isinstance(loss, CeSpikeSparsity):
         assert (loss.sparsity.omega, loss.sparsity.c, loss.sparsity.n_epochs) == (0.2, 3.0, 7)
+
+
+def test_the_losses_of_an_encoder_alone_are_built() -> None:
+    section = {"name": "encoder_loss", "slot_weights": "early", "use_z": False, "z_terms": "last"}
+    loss = build_loss(config({"name": "encoder_only"}, "stal", loss=section))
+    assert isinstance(loss, EncoderLoss)
+    assert (loss.slot_weights, loss.use_z, loss.z_terms) == ("early", False, "last")
+    loss = build_loss(config({"name": "encoder_only"}, "convstal", loss={"spike_layout": "as_is", "z_terms": "last"}))
+    assert isinstance(loss, MultiChannelEncoderLoss)
+    assert (loss.spike_layout, loss.encoder_loss.z_terms) == ("as_is", "last")
 
 
 def test_a_pre_trained_encoder_is_loaded(tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ def add(
     to.update(one_hot_logits(predictions, to.num_classes), targets, spikes, torch.tensor(loss))
 
 
+def test_where_nothing_is_classified_loss_and_sparsities_are_left() -> None:
+    measured = EvaluationMetrics(None)
+    measured.update(None, torch.tensor([0, 1]), torch.ones(2, 2, 3), torch.tensor(1.0))
+    measured.update(None, torch.tensor([0]), torch.zeros(2, 1, 3), torch.tensor(4.0))
+    found = measured.compute()
+    assert list(found) == ["loss", *metrics.SPARSITIES]
+    assert (found["loss"], found["spike_density"]) == (pytest.approx(2.0), pytest.approx(2 / 3))
+
+
 # --- classification ---------------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,20 @@ def test_parameter_totals_are_the_published_ones(name: str, encoder: str, gray: 
         assert sum(parameter.numel() for parameter in model.parameters()) == total
 
 
+def test_an_encoder_alone_has_the_weight_names_of_a_classifiers_encoder() -> None:
+    alone = create_model("encoder_only", img_size=8, time_steps=3, encoder_kwargs={"hidden_channels": 6})
+    names = {name for name in small("stal_srnn").state_dict() if name.startswith("encoder.")}
+    assert set(alone.state_dict()) == names
+    with pytest.raises(ValueError, match="there are no pretrained weights of 'encoder_only'"):
+        create_model("encoder_only", pretrained=True)
+
+
+@pytest.mark.parametrize("encoder", ["rate", "latency", "stalps", "sps"])
+def test_an_encoder_without_an_encoder_loss_is_not_trained_alone(encoder: str) -> None:
+    with pytest.raises(ValueError, match=f"trains convstal, stal or ancestor by an encoder loss, not '{encoder}'"):
+        create_model("encoder_only", img_size=8, encoder=encoder)
+
+
 def test_state_dictionaries_have_the_published_names() -> None:
     srnn, spikformer = (set(small(name).state_dict()) for name in SMALL)
     assert {"encoder.Z1.conv.weight", "encoder.Z2.bn.running_var", "encoder.threshold_adder"} <= srnn

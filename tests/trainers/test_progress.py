@@ -20,6 +20,13 @@ def test_means_are_over_images_not_batches() -> None:
     assert progress.step == 2
 
 
+def test_where_nothing_is_classified_there_is_no_accuracy() -> None:
+    progress = Progress(CPU, classifies=False)
+    progress.count(torch.tensor(2.0), None, torch.tensor([0, 1, 0]))
+    progress.count(torch.tensor(4.0), None, torch.tensor([1]))
+    assert progress.train_metrics() == {"train_loss": pytest.approx(2.5)}
+
+
 def test_an_epoch_ends_with_nothing_left_over() -> None:
     progress = counted()
     report = EpochReport(1, 2, progress.train_metrics(), 0.5)

@@ -4,7 +4,10 @@ from torch import Tensor, nn
 
 from spikingjelly.activation_based import base, neuron
 
-from trainers.tasks import ClassificationTask, make_task
+from trainers.encoders import Encoded
+from trainers.encoders.stal import Stal
+from trainers.losses.encoder_loss import EncoderLoss, MultiChannelEncoderLoss
+from trainers.tasks import ClassificationTask, EncodingTask, make_task
 
 CPU = torch.device("cpu")
 
@@ -65,6 +68,43 @@ def test_loss_and_metrics_see_time_first_unless_as_is(time_dim: int, as_is: bool
 def test_outputs_are_single_precision_under_autocast() -> None:
     _, loss, logits, embeddings = run(Stateful(0), precision="bf16")
     assert {loss.dtype, logits.dtype, embeddings.dtype} == {torch.float32}
+
+
+class Alone(nn.Module):
+    """A STAL encoder that is trained by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Stal(window_size=4, time_steps=3, l1_size=4, l2_size=4, drop_p=0.0)
+
+    def forward(self, images: Tensor) -> Encoded:
+        return self.encoder(images)
+
+
+def test_an_encoding_gives_the_loss_the_triple_and_the_image() -> None:
+    torch.manual_seed(0)
+    model, images = Alone().eval(), torch.rand(2, 1, 2, 2)
+    output = EncodingTask(EncoderLoss(), CPU).step(model, images, torch.tensor([0, 2]), 7)
+    spikes, z1, z2 = model(images)
+    torch.testing.assert_close(output.loss, EncoderLoss()(spikes, images.flatten(1), z1, z2))
+    assert output.logits is None
+    torch.testing.assert_close(output.embeddings, spikes.view(2, 4, 3).permute(2, 0, 1))  # slots of each pixel to T, B
+    output.loss.backward()
+    assert model.encoder.Z1.lin.weight.grad.abs().sum() > 0
+    assert model.encoder.threshold_adder.grad.abs().sum() > 0
+
+
+def test_an_encoding_has_a_loss_in_single_precision_under_autocast() -> None:
+    output = EncodingTask(EncoderLoss(), CPU, precision="bf16").step(Alone(), torch.rand(2, 1, 2, 2), torch.ones(2), 0)
+    assert {output.loss.dtype, output.embeddings.dtype} == {torch.float32}
+
+
+def test_the_task_follows_from_the_model(quick) -> None:
+    task = make_task(quick("encoder"), CPU)
+    assert isinstance(task, EncodingTask)
+    assert isinstance(task.loss, MultiChannelEncoderLoss)
+    assert not task.classifies
+    assert isinstance(make_task(quick("srnn"), CPU), ClassificationTask)
 
 
 def test_layout_comes_from_the_loss(quick) -> None:

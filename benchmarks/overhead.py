@@ -192,6 +192,17 @@ def table_of(rows: list[Row]) -> Table:
     return table
 
 
+def markdown_of(rows: list[Row]) -> str:
+    """Return trials per second as docs/benchmarks.md shows them: a line per system, a column per database and workers."""
+    columns = list(dict.fromkeys((row.database, row.workers) for row in rows))
+    rates = {(row.system, row.database, row.workers): f"{row.rate:.1f}" for row in rows}
+    lines = ["| trials/s | " + " | ".join(f"{database}, {workers}" for database, workers in columns) + " |"]
+    lines.append("| --- |" + " ---: |" * len(columns))
+    for system in dict.fromkeys(row.system for row in rows):
+        lines.append(f"| {system} | " + " | ".join(rates.get((system, *column), "") for column in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Trials per second of a trivial trainer.")
@@ -244,7 +255,8 @@ def main() -> None:
         result = {"machine": facts, "load_after": machine_facts()["load_average"], "rows": cells}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2))
-        console.print(f"written to {options.json}")
+        options.json.with_suffix(".md").write_text(markdown_of(rows))
+        console.print(f"written to {options.json} and {options.json.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

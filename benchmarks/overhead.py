@@ -193,7 +193,7 @@ def table_of(rows: list[Row]) -> Table:
 
 
 def markdown_of(rows: list[Row]) -> str:
-    """Return trials per second as docs/benchmarks.md shows them: a line per system, a column per database and workers."""
+    """Return trials per second as docs/benchmarks.md shows them: one line per system, one column per cell."""
     columns = list(dict.fromkeys((row.database, row.workers) for row in rows))
     rates = {(row.system, row.database, row.workers): f"{row.rate:.1f}" for row in rows}
     lines = ["| trials/s | " + " | ".join(f"{database}, {workers}" for database, workers in columns) + " |"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from configs.aliases import ALIASES, ALIASES_BY_KIND
 from configs.fit import default_kinds
-from configs.keys import has_key, known_keys, nearest_keys
+from configs.keys import has_key, known_keys, nearest_keys, sections
 from configs.layers import Entry, Layer, collect
 from configs.legacy_keys import (
     CONVERTED,
@@ -141,6 +141,9 @@ def _text(layer: Layer, key: str) -> str:
 
 def _unknown(old: str, where: Where) -> Problem:
     section, _, last = old.rpartition(".")
+    known = SECTIONS | sections()
+    if section and section not in known:
+        return Problem(where, f"unknown section '{section}'", did_you_mean(section, sorted(known)), old)
     place = f" in '{section}'" if section else ""
     siblings = {key.rpartition(".")[2] for key in OLD_KEYS | known_keys().keys() if key.rpartition(".")[0] == section}
     if old in OLD_KEYS:

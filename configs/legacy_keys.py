@@ -68,6 +68,7 @@ RENAMED: Mapping[str, str] = {
     "training.loss.omega": "loss.omega",
     "training.loss.c": "loss.c",
     "training.loss.concentration_weight": "loss.c",
+    "training.logger.offline": "tracking.wandb_offline",
 }
 RENAMED_ALONE: Mapping[str, str] = {  # an encoder trained alone has its keys in the section model
     "model.l1_sz": "encoder.l1_sz",
@@ -89,7 +90,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "training.save_weights": "checkpoints are always kept",
     "training.save_dir": "--run-dir says where checkpoints go",
     "training.run_name": "a run is called as its folder, see --run-dir",
-    "training.logger.save_dir": "it is where the thesis kept the logger's own files",
+    "training.logger.save_dir": "the loggers' files go where spikebench keeps its runs",
     "training.logger.run_name": "a run is called as its folder, see --run-dir",
 }
 ONE_SIZE = "the second block is as wide as the image has channels, in the thesis too"
@@ -144,6 +145,10 @@ def _logger(value: object) -> Converted:
     return {"tracking.wandb": name == "wandb", "tracking.mlflow": name == "mlflow"}, ""
 
 
+def _project(value: object) -> Converted:
+    return {"tracking.wandb_project": value, "tracking.mlflow_experiment": value}, ""  # of whichever logger is on
+
+
 def _not_among(value: object, known: list[str]) -> RefusedError:
     names = ", ".join(f"'{name}'" for name in known)
     hint = did_you_mean(value, known) if isinstance(value, str) else ""
@@ -157,6 +162,7 @@ CONVERTED: Mapping[str, Callable[[object], Converted]] = {
     "data.train_val_split_ratio": _train_share,
     "training.train_val_split_ratio": _train_share,
     "training.logger.name": _logger,
+    "training.logger.project": _project,
     "logger.name": _logger,
 }
 OLD_KEYS = frozenset({*RENAMED, *RENAMED_ALONE, *WITHOUT_EFFECT, *CONVERTED, "model.l2_sz"})

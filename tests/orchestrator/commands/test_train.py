@@ -16,6 +16,7 @@ from configs.resolve import resolve
 from orchestrator.cli import main
 from orchestrator.commands import train as command
 from orchestrator.commands.train import COLUMNS, ConsoleReporter
+from orchestrator.run_tracking import RunDelivery
 from trainers.protocol import DivergedError, EpochReport, Verdict
 
 CONFIG = """
@@ -103,7 +104,7 @@ def test_a_divergence_is_one_clear_message(capsys, monkeypatch) -> None:
 
 
 def test_first_interrupt_is_a_wish_second_an_end() -> None:
-    reporter = ConsoleReporter(Console(quiet=True))
+    reporter = ConsoleReporter(Console(quiet=True), RunDelivery(None))
     before = signal.getsignal(signal.SIGINT)
     with reporter.listening():
         assert reporter.verdict() is Verdict.CONTINUE
@@ -125,7 +126,7 @@ def test_stopping_at_once_says_how_to_go_on(capsys, monkeypatch) -> None:
 
 def test_a_reported_epoch_fills_the_row(capsys) -> None:
     metrics = {name: 0.5 for name, _ in COLUMNS.values()}
-    ConsoleReporter(Console()).epoch(EpochReport(3, 10, metrics, 60.0))
+    ConsoleReporter(Console(), RunDelivery(None)).epoch(EpochReport(3, 10, metrics, 60.0))
     assert " ".join(capsys.readouterr().out.split()) == "3/10 " + 5 * "0.5000 " + "5.0e-01 60.0 7 min 00 s"
 
 
@@ -148,3 +149,14 @@ def test_interrupted_run_goes_on_to_the_same_numbers(here: Path, capsys) -> None
     assert "Go on with:\nspikebench train --config broken/config.yaml --run-dir broken --resume" in rest
     assert run(*wanted, "--run-dir", "broken", "--resume") == 0
     assert rows(capsys.readouterr().out) == rows(whole)
+
+
+def test_an_encoder_alone_has_a_loss_and_no_accuracy(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "model: {name: encoder_only}\nencoder: {hidden_channels: 4}\n" + "\n".join(CONFIG.splitlines()[3:])
+    (here / "alone.yaml").write_text(text)
+    assert run("--config", "alone.yaml", "--run-dir", "r", "--compat", "thesis") == 0
+    out = capsys.readouterr().out
+    assert [row.split()[2] for row in rows(out)] == ["-", "-"]
+    assert re.search(r"validation loss \d+\.\d{4} \(best epoch \d+\.\d{4}\)", out)
+    assert re.search(r"test loss \d+\.\d{4}, spike density 0\.\d{4}", out)
+    assert resolve("r/config.yaml").config.loss.spike_layout == "as_is"

@@ -27,6 +27,7 @@ class SpikebenchError(Exception):
         ├── StudyMismatchError     the study exists with another space
         ├── StudyBusyError         another controller holds the study
         ├── TrainerNotFoundError   a space names a trainer that cannot be imported
+        ├── TrackingError          a service to log to cannot be used here
         └── LeaseLostError         this worker was replaced; its late writes are refused
     """
 

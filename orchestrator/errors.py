@@ -29,3 +29,7 @@ class LeaseLostError(OrchestratorError):
 
 class TrainerNotFoundError(OrchestratorError):
     """A space names a trainer that cannot be imported."""
+
+
+class TrackingError(OrchestratorError):
+    """A service that a configuration asks for cannot be used here."""

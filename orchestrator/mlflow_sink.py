@@ -26,21 +26,24 @@ TIMEOUT_SECONDS = "10"
 
 
 class MlflowSink:
-    """Deliver one study to MLflow.
+    """Deliver one study, or one run, to MLflow.
 
     Args:
         uri: tracking URI: a database URL or a server's address.
+        experiment: name of the experiment; None takes the space's or the run's.
         note: told once when the configuration cannot be stored as an artifact.
     """
 
     name = "mlflow"
+    service = "MLflow"
 
-    def __init__(self, uri: str, note: Callable[[str], None]) -> None:
+    def __init__(self, uri: str, experiment: str | None, note: Callable[[str], None]) -> None:
         _tame_mlflow()
         from mlflow import MlflowClient  # noqa: PLC0415 - a second to import, and it reads the environment set above
 
         _tame_loggers()
         self._uri = uri
+        self._named = experiment
         if (folder := _folder_of(uri)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=uri)
@@ -54,7 +57,7 @@ class MlflowSink:
     def open_study(self, study: StudyView) -> None:
         """Find or make experiment and parent run."""
         self._study = study
-        self._experiment = self._experiment_id(study.space)
+        self._experiment = self._experiment_id(self._named or study.space)
         # A study of the same name in another database is another study.
         key = f"{study.name}@{study.created_at:.3f}"
         found = next(self._runs(f"tags.`{STUDY_KEY}` = '{_quoted(key)}'"), None)
@@ -74,26 +77,25 @@ class MlflowSink:
         children = self._runs(f"tags.`{PARENT}` = '{self._parent}'")
         self._orphans = {int(run.data.tags[TRIAL]): run.info.run_id for run in children if TRIAL in run.data.tags}
 
+    def open_alone(self, name: str) -> None:
+        """Find or make the experiment."""
+        self._experiment = self._experiment_id(self._named or name)
+
     def open_trial(self, trial: TrialFacts, run_id: str | None) -> str:
-        """Find or make the trial's run, a child of the study's."""
-        assert self._study is not None
+        """Find or make the trial's run, a child of the study's if there is one."""
         run_id = run_id or self._orphans.get(trial.number)
         if run_id is not None:
             self._try(self._client.update_run, run_id, status="RUNNING")
             return run_id
-        tags = {
-            PARENT: self._parent,
-            TRIAL: str(trial.number),
-            "spikebench.study": self._study.name,
-            "spikebench.config_hash": trial.config_hash,
-            "spikebench.run_dir": trial.run_dir,
-        }
+        tags = {"spikebench.config_hash": trial.config_hash, "spikebench.run_dir": trial.run_dir}
+        if self._study is not None:
+            tags |= {PARENT: self._parent, TRIAL: str(trial.number), "spikebench.study": self._study.name}
         run = self._try(
             self._client.create_run,
             self._experiment,
             start_time=_milliseconds(trial.started_at),
             tags=tags,
-            run_name=f"trial {trial.number}",
+            run_name=trial.name,
         )
         run_id = str(run.info.run_id)
         self._log_params(run_id, trial.params)

@@ -1,4 +1,4 @@
-"""What a sink is: a service that shows the numbers of a study elsewhere, such as MLflow."""
+"""What a sink is: a service that shows the numbers of a study elsewhere, such as MLflow or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ class DeliveryRefusedError(OrchestratorError):
 
 @dataclass(frozen=True, slots=True)
 class TrialFacts:
-    """A trial as a sink is told of it.
+    """A trial, or a run that belongs to no study, as a sink is told of it.
 
     Args:
+        number: the trial's number in its study; 0 for a run that belongs to none.
+        name: what people know it by.
         config: the resolved configuration; None unless the trial is opened.
         end_reason: why it ended; None while it goes on.
         failed: it ended by an error.
     """
 
     number: int
+    name: str
     params: dict[str, Any]
     config: dict[str, Any] | None
     config_hash: str
@@ -46,15 +49,21 @@ class EpochMetrics:
 
 
 class Sink(Protocol):
-    """Take the numbers of one study. Every call may come twice: the caller may have died before it noted the first.
+    """Take the numbers of one study, or of one run that belongs to none.
+
+    Every call may come twice: the caller may have died before it noted the first.
 
     A call raises `DeliveryRefusedError` when it can never work, and anything else when it may work later.
     """
 
-    name: str
+    name: str  # in the database
+    service: str  # in messages
 
     def open_study(self, study: StudyView) -> None:
-        """Find or make the place of the study; comes before any other call."""
+        """Find or make the place of the study; this or `open_alone` comes before any other call."""
+
+    def open_alone(self, name: str) -> None:
+        """Find or make the place of a run that belongs to no study, called by its configuration."""
 
     def open_trial(self, trial: TrialFacts, run_id: str | None) -> str:
         """Find or make the place of a trial, mark it as running and return its id.

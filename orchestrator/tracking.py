@@ -1,15 +1,14 @@
-"""Deliver the numbers of a study to MLflow, from a process of its own, so that no trial ever waits for it."""
+"""Deliver the numbers of a study to other services, from a process of its own, so that no trial ever waits."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,67 +22,47 @@ from sqlalchemy.exc import ArgumentError
 from orchestrator.database import Database, mask, open_database
 from orchestrator.errors import StorageError
 from orchestrator.history import AnyRow
-from orchestrator.mlflow_sink import MlflowSink, first_words
+from orchestrator.mlflow_sink import first_words
 from orchestrator.sinks import DeliveryRefusedError, EpochMetrics, Sink, TrialFacts
 from orchestrator.tables import DeliveryRow, EpochRow, JobRow, JobState, MetricRow, StudyRow
+from orchestrator.targets import (
+    LAST_SECONDS,
+    MlflowTarget,
+    Note,
+    Target,
+    delivering,
+    leave_signals_to_the_parent,
+    noting,
+)
 from orchestrator.views import study_view
 
 POLL_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
-LAST_SECONDS = 30.0  # for what is left when the controller leaves
 LAST_TRIES = 3
 TRIALS_PER_ROUND = 100
-STOP = "stop"
-Note = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def delivery(database: Database, study_id: int, mlflow_uri: str | None, note: Note) -> Iterator[None]:
+def delivery(database: Database, study_id: int, targets: Sequence[Target], note: Note) -> Iterator[None]:
     """Deliver a study's numbers while the block runs, and for at most 30 s after.
 
     Args:
         database: the study's database.
         study_id: the study.
-        mlflow_uri: where to; None delivers nothing.
+        targets: where to; none delivers nothing.
         note: told in one line of trouble, of its end, and of what is left at the end; called from another thread.
 
     Raises:
         StorageError: MLflow is to use the study's own database.
     """
-    if mlflow_uri is None:
+    for target in targets:
+        if isinstance(target, MlflowTarget):
+            refuse_shared_database(database.url, target.uri)
+    if not targets:
         yield
         return
-    refuse_shared_database(database.url, mlflow_uri)
-    # A fresh interpreter: MLflow's memory and threads stay out of the controller and of the trials' forkserver.
-    context = multiprocessing.get_context("spawn")
-    wire, far_end = context.Pipe()
-    process = context.Process(
-        target=main, args=(database.url, study_id, mlflow_uri, far_end), name="mlflow-delivery", daemon=True
-    )
-    process.start()
-    far_end.close()
-    reader = threading.Thread(target=_pass_on, args=(wire, note), daemon=True)
-    reader.start()
-    try:
+    with delivering(main, (database.url, study_id), targets, note):
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            wire.send(STOP)
-        process.join(POLL_SECONDS)
-        if process.is_alive():
-            note(f"delivering the last numbers to MLflow (at most {LAST_SECONDS:.0f} s)")
-            process.join(LAST_SECONDS + POLL_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        reader.join(1.0)
-        wire.close()
-
-
-def _pass_on(wire: Connection, note: Note) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            note(str(wire.recv()))
 
 
 def refuse_shared_database(storage_url: str, mlflow_uri: str) -> None:
@@ -111,54 +90,56 @@ def _place(url: URL) -> tuple[object, ...]:
     return (url.get_backend_name(), url.host or "localhost", url.port or 5432, url.database)
 
 
-def main(url: str, study_id: int, mlflow_uri: str, wire: Connection) -> None:
+def main(url: str, study_id: int, targets: Sequence[Target], wire: Connection) -> None:
     """Deliver until told to stop, or until the controller is gone.
 
     Args:
         url: the study's database, with its password.
         study_id: the study.
-        mlflow_uri: where to.
+        targets: where to; each is served by a thread, so that none waits for another.
         wire: the other end is the controller's: it says when to stop, and is sent notes for people.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C is for the controller, which then says when to stop
-        signal.signal(number, signal.SIG_IGN)
-    note = _noting(wire, mlflow_uri)
+    leave_signals_to_the_parent()
+    note = noting(wire, targets)
     database = open_database(url)
     stop = threading.Event()
-    work = threading.Thread(
-        target=deliver_forever,
-        args=(database, study_id, lambda: MlflowSink(mlflow_uri, note), stop, note),
-        daemon=True,
-    )
-    work.start()
+    threads = [
+        threading.Thread(
+            target=deliver_forever,
+            args=(database, study_id, partial(target.open, note), stop, note),
+            kwargs={"service": target.service},
+            daemon=True,
+        )
+        for target in targets
+    ]
+    for thread in threads:
+        thread.start()
     try:
         wire.recv()
     except (EOFError, OSError):
         # The controller was killed. Another may deliver already: leave at once, the table knows what was delivered.
         os._exit(0)
     stop.set()
-    work.join(LAST_SECONDS)
-    epochs, trials = undelivered(database, study_id, MlflowSink.name)
-    if epochs or trials:
-        note(f"MLflow has not taken {epochs} epochs of {trials} trials; they are delivered when the study is next run")
+    deadline = time.monotonic() + LAST_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    for target in targets:
+        epochs, trials = undelivered(database, study_id, target.name)
+        if epochs or trials:
+            lacking = f"{target.service} has not taken {epochs} epochs of {trials} trials"
+            note(f"{lacking}; they are delivered when the study is next run")
     wire.close()
-    os._exit(0)  # a call that hangs in the other thread must not hold the process
-
-
-def _noting(wire: Connection, mlflow_uri: str) -> Note:
-    secret = None
-    with contextlib.suppress(ArgumentError):
-        secret = make_url(mlflow_uri).password
-
-    def note(text: str) -> None:
-        with contextlib.suppress(OSError):
-            wire.send(text.replace(str(secret), "***") if secret else text)
-
-    return note
+    os._exit(0)  # a call that hangs in another thread must not hold the process
 
 
 def deliver_forever(
-    database: Database, study_id: int, make_sink: Callable[[], Sink], stop: threading.Event, note: Note
+    database: Database,
+    study_id: int,
+    make_sink: Callable[[], Sink],
+    stop: threading.Event,
+    note: Note,
+    *,
+    service: str,
 ) -> None:
     """Deliver whatever is new, again and again; while the service is away, try again with growing pauses.
 
@@ -168,6 +149,7 @@ def deliver_forever(
         make_sink: opens the service; called again after it failed.
         stop: once set, return as soon as nothing is left, or when the service fails three times more.
         note: told of trouble and of its end.
+        service: what people call it.
     """
     courier: Courier | None = None
     failures = last_failures = 0
@@ -176,7 +158,7 @@ def deliver_forever(
             courier = courier or Courier(database, study_id, make_sink(), note)
             carried = courier.deliver()
             if failures:
-                note("MLflow answers again; what it missed is delivered")
+                note(f"{service} answers again; what it missed is delivered")
             failures = 0
             if stop.is_set() and not carried:
                 courier.leave()
@@ -185,7 +167,7 @@ def deliver_forever(
                 stop.wait(POLL_SECONDS)
         except Exception as error:  # the service's libraries raise what they like; nothing of it may end the delivery
             if not failures:
-                note(f"MLflow cannot be reached ({first_words(error)}); trials go on, numbers are delivered later")
+                note(f"{service} cannot be reached ({first_words(error)}); trials go on, numbers are delivered later")
             failures += 1
             courier = None  # a run may have been made without us hearing of it: the next courier looks
             if stop.is_set():
@@ -229,7 +211,7 @@ class Courier:
             try:
                 self._deliver_trial(row, configs.get(row.id), epochs.get(row.id, []))
             except DeliveryRefusedError as error:
-                self._note(f"MLflow refuses trial {row.trial_number}: {error}")
+                self._note(f"{self._sink.service} refuses trial {row.trial_number}: {error}")
                 self._mark(row.id, row.run_id or "refused", row.last_epoch or 0, closed=True)
         return len(jobs)
 
@@ -334,6 +316,7 @@ def _configs(connection: SqlConnection, job_ids: Sequence[int]) -> dict[int, dic
 def _facts(row: AnyRow, config: dict[str, Any] | None) -> TrialFacts:
     return TrialFacts(
         number=row.trial_number,
+        name=f"trial {row.trial_number}",
         params=row.params,
         config=config,
         config_hash=row.config_hash,

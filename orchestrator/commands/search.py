@@ -27,6 +27,7 @@ from orchestrator.slots import Slot, slots
 from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
 from orchestrator.tables import StudyState
+from orchestrator.targets import require_services, targets_of
 from orchestrator.tracking import delivery
 from orchestrator.trial_process import modules_of, require_trainer
 from search_spaces.load import load_space
@@ -67,6 +68,7 @@ def command(
     )
     require_trainer(checked.space.trainer)
     require_data(checked.base.data)
+    require_services(checked.base.tracking)
     database = open_database(storage_url(storage), create=True)
     opened = open_study(database, checked, name=study, trials=trials)
     try:
@@ -82,7 +84,7 @@ def command(
 
 
 def run_study(console: Console, database: Database, study: Study, places: list[Slot], runs_dir: Path) -> StudyState:
-    """Run a study with workers of this machine, and deliver its numbers to MLflow where the configuration says so."""
+    """Run a study with workers of this machine, and deliver its numbers where the configuration says."""
     ask_tell = AskTell(database, study, runs_dir.resolve(), places[0].threads)
     executor = LocalExecutor(database.url, study.id, places, modules_of(study.checked.space.trainer))
     console.print(
@@ -90,9 +92,9 @@ def run_study(console: Console, database: Database, study: Study, places: list[S
         f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each, {database.masked_url}",
         soft_wrap=True,
     )
-    tracking = study.checked.base.tracking
+    targets = targets_of(study.checked.base.tracking, runs_dir / study.name)
     view = make_view(console)
-    with delivery(database, study.id, tracking.mlflow_uri if tracking.mlflow else None, view.note):
+    with delivery(database, study.id, targets, view.note):
         return Controller(database, study, ask_tell, executor, view).run()
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,8 @@ from configs.resolve import resolve, to_dict
 from configs.schema import RunConfig
 from orchestrator.commands.options import OVERRIDES, overrides_of
 from orchestrator.labels import duration
+from orchestrator.run_tracking import RunDelivery, run_delivery
+from orchestrator.targets import require_services
 from trainers.checkpoint import newest_valid
 from trainers.evaluation import evaluate
 from trainers.protocol import EpochReport, Outcome, Result, RunFacts, SavedCheckpoint, TrainerError, Verdict
@@ -58,6 +60,7 @@ def command(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     console = Console(highlight=False)
     resolved = resolve(config, overrides_of(ctx), model_config=model_config, train_config=train_config).config
+    require_services(resolved.tracking)
     named = train_config or model_config or config or "run"
     folder = run_dir or Path("runs") / "train" / Path(named).stem
     start = find_start(folder, resume=resume)
@@ -66,18 +69,26 @@ def command(
     if resume:
         console.print(f"going on from {start}" if start else "no checkpoint yet: starting afresh", soft_wrap=True)
     go_on = shlex.join(["spikebench", "train", "--config", str(written), "--run-dir", str(folder), "--resume"])
-    reporter = ConsoleReporter(console)
-    try:
-        with reporter.listening():
-            result = train(resolved, reporter, start, run_dir=folder, threads=threads)
-    except KeyboardInterrupt:
-        console.print(f"stopped at once. Go on from the newest checkpoint with:\n{go_on}", soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    if result.outcome is not Outcome.FINISHED:
-        saved = f"saved {result.checkpoint.path}" if result.checkpoint else "no checkpoint could be written"
-        console.print(f"stopped in epoch {result.epochs + 1}; {saved}. Go on with:\n{go_on}", soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED)
-    show_end(console, result, threads)
+
+    with run_delivery(resolved, folder, printing(console), resume=resume) as delivery:
+        reporter = ConsoleReporter(console, delivery)
+        try:
+            with reporter.listening():
+                result = train(resolved, reporter, start, run_dir=folder, threads=threads)
+        except KeyboardInterrupt:
+            console.print(f"stopped at once. Go on from the newest checkpoint with:\n{go_on}", soft_wrap=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        delivery.ended(result.outcome)
+        if result.outcome is not Outcome.FINISHED:
+            saved = f"saved {result.checkpoint.path}" if result.checkpoint else "no checkpoint could be written"
+            console.print(f"stopped in epoch {result.epochs + 1}; {saved}. Go on with:\n{go_on}", soft_wrap=True)
+            raise typer.Exit(EXIT_INTERRUPTED)
+        show_end(console, result, threads)
+
+
+def printing(console: Console) -> Callable[[str], None]:
+    """Return a function that prints a line as it is."""
+    return lambda text: console.print(text, soft_wrap=True, markup=False)
 
 
 def find_start(folder: Path, *, resume: bool) -> Path | None:
@@ -135,14 +146,16 @@ def show_end(console: Console, result: Result, threads: int | None) -> None:
 
 
 class ConsoleReporter:
-    """Print a line per epoch; turn Ctrl-C into a verdict.
+    """Print a line per epoch and hand its numbers on; turn Ctrl-C into a verdict.
 
     Args:
         console: where to print.
+        delivery: takes the numbers for other services.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, delivery: RunDelivery) -> None:
         self._console = console
+        self._delivery = delivery
         self._interrupted = False
         self._seconds: list[float] = []
 
@@ -156,7 +169,8 @@ class ConsoleReporter:
         self._console.print("  epoch  " + "  ".join(COLUMNS) + "  seconds  left", style="bold", soft_wrap=True)
 
     def epoch(self, report: EpochReport) -> None:
-        """Print the numbers of an epoch."""
+        """Print the numbers of an epoch and hand them on."""
+        self._delivery.epoch(report)
         self._seconds.append(report.seconds)
         recent = self._seconds[-5:]
         left = sum(recent) / len(recent) * (report.epochs - report.epoch)

@@ -16,6 +16,7 @@ from orchestrator.database import Database
 from orchestrator.errors import StorageError
 from orchestrator.sinks import DeliveryRefusedError, EpochMetrics, TrialFacts
 from orchestrator.tables import EndReason, EpochRow, JobRow, JobState, MetricRow, StudyRow
+from orchestrator.targets import MlflowTarget
 from orchestrator.tracking import Courier, deliver_forever, delivery, refuse_shared_database, undelivered
 from orchestrator.views import StudyView
 
@@ -24,6 +25,7 @@ class MemorySink:
     """A sink that keeps everything, and fails when told to."""
 
     name = "memory"
+    service = "Memory"
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -42,6 +44,9 @@ class MemorySink:
 
     def open_study(self, study: StudyView) -> None:
         self._call("open_study")
+
+    def open_alone(self, name: str) -> None:
+        self._call("open_alone")
 
     def open_trial(self, trial: TrialFacts, run_id: str | None) -> str:
         self._call("open_trial")
@@ -154,7 +159,7 @@ def test_a_refused_trial_is_named_and_the_others_go_on(local: Database) -> None:
     study = seed_study(local, trials=3, epochs=2)
     sink = MemorySink()
     sink.refused = {1}
-    assert carry(local, study, sink) == ["MLflow refuses trial 1: the run was deleted"]
+    assert carry(local, study, sink) == ["Memory refuses trial 1: the run was deleted"]
     assert sorted(sink.ends) == ["run0", "run2"]
     assert carry(local, study, sink) == []
 
@@ -179,7 +184,9 @@ def test_trouble_is_told_once_and_made_up_for(local: Database, monkeypatch: pyte
     sink, notes, stop = MemorySink(), [], threading.Event()
     sink.trouble = ConnectionError("connection refused")
     monkeypatch.setattr("orchestrator.tracking.LONGEST_PAUSE_SECONDS", 0.01)
-    work = threading.Thread(target=deliver_forever, args=(local, study, lambda: sink, stop, notes.append))
+    work = threading.Thread(
+        target=deliver_forever, args=(local, study, lambda: sink, stop, notes.append), kwargs={"service": "Memory"}
+    )
     work.start()
     wait_until(lambda: len(sink.calls) >= 5)
     sink.trouble = None
@@ -188,8 +195,8 @@ def test_trouble_is_told_once_and_made_up_for(local: Database, monkeypatch: pyte
     work.join(10)
     assert not work.is_alive()
     assert [note.split(" (")[0] for note in notes] == [
-        "MLflow cannot be reached",
-        "MLflow answers again; what it missed is delivered",
+        "Memory cannot be reached",
+        "Memory answers again; what it missed is delivered",
     ]
     assert "connection refused" in notes[0]
     assert sink.study_state == "running"
@@ -201,7 +208,7 @@ def test_a_service_that_stays_away_does_not_hold_the_end(local: Database, monkey
     sink.trouble = ConnectionError("refused")
     stop.set()
     monkeypatch.setattr("orchestrator.tracking.time.sleep", lambda _: None)
-    deliver_forever(local, study, lambda: sink, stop, lambda _: None)
+    deliver_forever(local, study, lambda: sink, stop, lambda _: None, service="Memory")
     assert len(sink.calls) == 3
     assert undelivered(local, study, sink.name) == (6, 3)
 
@@ -235,7 +242,7 @@ def test_other_places_are_taken(mlflow: str) -> None:
 
 
 def test_without_an_address_nothing_is_started(local: Database) -> None:
-    with delivery(local, 1, None, pytest.fail):
+    with delivery(local, 1, [], pytest.fail):
         assert threading.active_count() >= 1
 
 
@@ -244,11 +251,11 @@ def test_numbers_arrive_in_mlflow_from_a_process_of_its_own(local: Database, tmp
     study = seed_study(local, trials=13, running=1, epochs=3)
     notes: list[str] = []
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
-    with delivery(local, study, uri, notes.append):
+    with delivery(local, study, [MlflowTarget(uri)], notes.append):
         pass  # a search that ends at once
     assert undelivered(local, study, "mlflow") == (0, 0)
     assert [note for note in notes if "last numbers" not in note] == []
-    with delivery(local, study, uri, notes.append):  # the same command again finds everything there
+    with delivery(local, study, [MlflowTarget(uri)], notes.append):  # the same command again finds everything there
         pass
     runs = mlflow_runs(uri)
     parents = [run for run in runs if "mlflow.parentRunId" not in run["tags"]]
@@ -299,7 +306,8 @@ def test_a_server_that_hangs_delays_the_end_but_not_the_search(
     notes: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         started = time.perf_counter()
-        with delivery(local, study, f"http://me:s3cr3t@127.0.0.1:{silent.getsockname()[1]}", notes.append):
+        target = MlflowTarget(f"http://me:s3cr3t@127.0.0.1:{silent.getsockname()[1]}")
+        with delivery(local, study, [target], notes.append):
             assert time.perf_counter() - started < 1.0
         assert time.perf_counter() - started < 30.0
     assert "6 epochs of 3 trials" in notes[-1]

@@ -1,0 +1,167 @@
+"""Which services a configuration asks for, and the process that talks to them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from configs.schema import Tracking
+from orchestrator.errors import TrackingError
+from orchestrator.mlflow_sink import MlflowSink
+from orchestrator.sinks import Sink
+from orchestrator.wandb_sink import WandbSink
+
+STOP = "stop"
+PATIENCE_SECONDS = 2.0
+LAST_SECONDS = 30.0  # for what is left at the end
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowTarget:
+    """MLflow, as a configuration asks for it."""
+
+    uri: str
+    experiment: str | None = None
+    name = MlflowSink.name
+    service = MlflowSink.service
+
+    @property
+    def secret(self) -> str | None:
+        """The password in the address."""
+        with contextlib.suppress(ArgumentError):
+            return None if (url := make_url(self.uri)).password is None else str(url.password)
+        return None
+
+    def open(self, note: Note) -> Sink:
+        """Open the service; only for the process that delivers."""
+        return MlflowSink(self.uri, self.experiment, note)
+
+
+@dataclass(frozen=True, slots=True)
+class WandbTarget:
+    """Weights & Biases, as a configuration asks for it."""
+
+    project: str
+    folder: Path
+    offline: bool
+    name = WandbSink.name
+    service = WandbSink.service
+    secret = None
+
+    def open(self, note: Note) -> Sink:  # noqa: ARG002
+        """Open the service; only for the process that delivers."""
+        return WandbSink(self.project, self.folder, offline=self.offline)
+
+
+Target = MlflowTarget | WandbTarget
+
+
+def require_services(tracking: Tracking) -> None:
+    """Raise unless the package of every service that a configuration asks for is installed.
+
+    Raises:
+        TrackingError: one is not.
+    """
+    if tracking.wandb and importlib.util.find_spec("wandb") is None:
+        raise TrackingError(
+            "tracking.wandb is on, but the package wandb is not installed: "
+            "pip install 'spikebench[wandb]', or add --tracking.wandb false"
+        )
+
+
+def targets_of(tracking: Tracking, folder: Path) -> list[Target]:
+    """Return the services that a configuration asks for.
+
+    Args:
+        tracking: the configuration's section.
+        folder: of the study or the run; services keep files of their own there.
+    """
+    found: list[Target] = []
+    if tracking.mlflow:
+        found.append(MlflowTarget(tracking.mlflow_uri, tracking.mlflow_experiment))
+    if tracking.wandb:
+        found.append(WandbTarget(tracking.wandb_project, folder.resolve(), tracking.wandb_offline))
+    return found
+
+
+def named(targets: Sequence[Target]) -> str:
+    """Return the names of services for a sentence."""
+    return " and ".join(target.service for target in targets)
+
+
+@contextlib.contextmanager
+def delivering(
+    work: Callable[..., None], args: tuple[Any, ...], targets: Sequence[Target], note: Note
+) -> Iterator[Connection]:
+    """Run a process that delivers while the block runs, and for at most 30 s after.
+
+    Args:
+        work: called in the process with `args`, the targets and its end of the wire; it leaves when it receives `STOP`
+            or when the other end is gone, and never stops receiving.
+        args: what crosses to the process.
+        targets: where to.
+        note: told what the process sends, in one line each; called from another thread.
+
+    Yields:
+        This end of the wire.
+    """
+    # A fresh interpreter: the services' memory and threads stay out of this one and of the trials' forkserver.
+    context = multiprocessing.get_context("spawn")
+    wire, far_end = context.Pipe()
+    process = context.Process(target=work, args=(*args, targets, far_end), name="delivery", daemon=True)
+    process.start()
+    far_end.close()
+    reader = threading.Thread(target=_pass_on, args=(wire, note), daemon=True)
+    reader.start()
+    try:
+        yield wire
+    finally:
+        with contextlib.suppress(OSError):
+            wire.send(STOP)
+        process.join(PATIENCE_SECONDS)
+        if process.is_alive():
+            note(f"delivering the last numbers to {named(targets)} (at most {LAST_SECONDS:.0f} s)")
+            process.join(LAST_SECONDS + PATIENCE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        reader.join(1.0)
+        wire.close()
+
+
+def _pass_on(wire: Connection, note: Note) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            note(str(wire.recv()))
+
+
+def leave_signals_to_the_parent() -> None:
+    """Ignore Ctrl-C and SIGTERM: they are for the process that started this one, which then says when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def noting(wire: Connection, targets: Sequence[Target]) -> Note:
+    """Return a function that sends a line through the wire, without passwords; threads may share it."""
+    secrets = [target.secret for target in targets if target.secret]
+    lock = threading.Lock()
+
+    def note(text: str) -> None:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        with lock, contextlib.suppress(OSError):
+            wire.send(text)
+
+    return note

@@ -212,7 +212,7 @@ class WorkerRow(Base):
 
 
 class DeliveryRow(Base):
-    """How far a sink (MLflow) has been given the curves of a job."""
+    """How far a sink (MLflow, W&B) has been given the curves of a job."""
 
     __tablename__ = "sb_deliveries"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from wandb_files import read_runs
 
 from configs.resolve import resolve
 from orchestrator.cli import main
@@ -160,3 +161,20 @@ def test_an_encoder_alone_has_a_loss_and_no_accuracy(here: Path, capsys: pytest.
     assert re.search(r"validation loss \d+\.\d{4} \(best epoch \d+\.\d{4}\)", out)
     assert re.search(r"test loss \d+\.\d{4}, spike density 0\.\d{4}", out)
     assert resolve("r/config.yaml").config.loss.spike_layout == "as_is"
+
+
+@pytest.mark.system
+def test_numbers_go_to_the_services_of_the_configuration(here: Path, capfd) -> None:
+    words = ["--threads", "1", "--tracking.wandb", "true", "--tracking.wandb_offline", "true", "--run-dir", "r"]
+    assert run("--config", "small.yaml", *words) == 0
+    assert "wandb:" not in "".join(capfd.readouterr())
+    (tracked,) = read_runs(here / "r")
+    assert (tracked.name, list(tracked.history), tracked.exit_code) == ("r", [1, 2], 0)
+    assert tracked.config["training"]["epochs"] == 2
+
+
+def test_a_service_without_its_package_is_one_clear_message(here: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("orchestrator.targets.importlib.util.find_spec", lambda _: None)
+    assert run("--config", "small.yaml", "--tracking.wandb", "true") == 1
+    assert "pip install 'spikebench[wandb]'" in capsys.readouterr().err
+    assert not (here / "runs").exists()

@@ -65,8 +65,8 @@ def seed(database: Database, jobs: int) -> None:
         for number in range(jobs):
             connection.execute(
                 insert(JobRow).values(
-                    study_id=1, trial_number=number, optuna_trial_id=number, config={}, config_hash="c", params={"a": 1},
-                    trainer="t:t", threads=2, run_dir="/r", created_at=0.0,
+                    study_id=1, trial_number=number, optuna_trial_id=number, config={}, config_hash="c",
+                    params={"a": 1}, trainer="t:t", threads=2, run_dir="/r", created_at=0.0,
                 )
             )  # fmt: skip
 

@@ -15,12 +15,13 @@ DEFAULT_PAIRS = {
     "stal_spikformer": ("lif", "stalps"),
     "encoder_only": ("none", "convstal"),
 }
+STEP_ENCODERS = frozenset({"convstal", "stal", "ancestor", "rate", "latency"})
+PATCH_ENCODERS = frozenset({"stalps", "convstal_ps", "sps"})
 ENCODERS_OF_MODEL = {
-    "stal_srnn": {"convstal", "stal", "ancestor", "rate", "latency"},
-    "stal_spikformer": {"stalps", "convstal_ps", "sps"},
+    "stal_srnn": STEP_ENCODERS | PATCH_ENCODERS,
+    "stal_spikformer": STEP_ENCODERS | PATCH_ENCODERS,
     "encoder_only": {"convstal", "stal", "ancestor"},
 }
-PATCH_ENCODERS = frozenset({"stalps", "convstal_ps", "sps"})
 ENCODER_ONLY = "encoder_only"
 CLASSIFIER_LOSSES = ("cross_entropy", "ce_ss", "ce_l1")
 ENCODER_LOSSES = {  # encoder -> the loss that trains it alone
@@ -99,7 +100,7 @@ def misfits(values: Mapping[str, Any]) -> list[Misfit]:
         *_losses(sections["model"], sections["encoder"], sections["loss"]),
         *_alone(sections["model"], sections["encoder"], sections["data"]),
         *_widths(sections["model"], sections["encoder"]),
-        *_images(sections["encoder"], sections["data"]),
+        *_images(sections["model"], sections["encoder"], sections["data"]),
         *_splits(sections["data"]),
         *_crop(sections["augmentation"]),
     ]
@@ -156,13 +157,15 @@ def _widths(model: Mapping[str, Any], encoder: Mapping[str, Any]) -> Iterator[Mi
         yield Misfit("encoder.kernel_size", f"expected an odd number, got {kernel}")
 
 
-def _images(encoder: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Misfit]:
+def _images(model: Mapping[str, Any], encoder: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Misfit]:
     shape = image_shape(data)
     if shape is None:
         return
     channels, side, _ = shape
     if kind_of(encoder) in PATCH_ENCODERS and side % 4:
         yield Misfit("data.image_size", f"encoder '{kind_of(encoder)}' expects a multiple of 4, got {side}")
+    elif kind_of(model) == "stal_spikformer" and side % 4:
+        yield Misfit("data.image_size", f"model 'stal_spikformer' expects a multiple of 4, got {side}")
     if kind_of(encoder) == "stal":
         yield from _stal_widths(encoder, inputs=channels * side * side)
     if kind_of(encoder) == "ancestor":

@@ -184,6 +184,9 @@ class StalSrnnModel(Section):
 
     name: Literal["stal_srnn"] = "stal_srnn"
     hidden_size: Count = Field(56, description="width of the hidden recurrent layer (l1_sz in the thesis)")
+    embed_dims: int = Field(
+        128, ge=8, multiple_of=8, description="token width D; in stal_srnn of an encoder that gives tokens"
+    )
 
 
 class StalSpikformerModel(Section):
@@ -222,7 +225,7 @@ class CeSpikeSparsityLoss(Section):
     omega: NonNegative = Field(1e-4, description="weight of the sparsity term")
     c: NonNegative = Field(1.0, description="weight of the concentration K inside the sparsity term")
     embedding_layout: Literal["time_first", "as_is"] = Field(
-        "time_first", description="as_is sums over the batch for the SRNN, as in the thesis"
+        "time_first", description="as_is sums over the batch where the encoder gives steps, as in the thesis"
     )
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="label smoothing of the cross-entropy part")
 

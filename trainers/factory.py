@@ -64,7 +64,10 @@ def build_model(
         ) from error
     if config.encoder.checkpoint is not None:
         load_encoder(model.encoder, Path(config.encoder.checkpoint))
-    requested = config.neuron.backend if isinstance(config.neuron, LifNeuron) else "torch"
+    if isinstance(config.neuron, LifNeuron):
+        requested = config.neuron.backend
+    else:
+        requested = "auto" if config.encoder.name == "sps" else "torch"  # SPS has LIF layers of its own
     model.neuron_backend = choose_backend(requested, device)
     return cast("StalSrnn | StalSpikformer | EncoderOnly", model.to(device))
 

@@ -182,7 +182,11 @@ def test_every_mistake_is_told_at_once_with_its_file_and_line(tmp_path: Path) ->
         (["optimizer.betas=0.9"], "optimizer.betas: expected a list, got 0.9"),
         (["neuron.surrogate=3"], "neuron.surrogate: expected a section of keys and values, got 3"),
         (["neuron.surrogate.alpha=.nan"], "neuron.surrogate.alpha: expected a finite number, got NaN"),
-        (["encoder.name=sps"], "encoder.name: model 'stal_srnn' takes one of the encoders"),
+        (["neuron.name=lif"], "neuron.name: model 'stal_srnn' takes neuron 'rlif', got 'lif'"),
+        (
+            ["model.name=encoder_only", "encoder.name=sps"],
+            "encoder.name: model 'encoder_only' takes one of the encoders",
+        ),
         (["loss.omega=1", "loss.omga=1"], "unknown key 'omga' in 'loss' (did you mean 'omega'"),
         (["model.lr=1", "optimizer.lr=1", "training.lr=2"], "'optimizer.lr' and 'training.lr' are the same key"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from configs.fit import ENCODERS_OF_MODEL
+from configs.fit import ENCODERS_OF_MODEL, PATCH_ENCODERS
 from configs.schema import RunConfig
 from trainers import factory
 from trainers.factory import build_loss, build_model
@@ -19,6 +20,7 @@ from trainers.losses.cross_entropy import CrossEntropy
 from trainers.losses.encoder_loss import EncoderLoss, MultiChannelEncoderLoss
 from trainers.models import EncoderOnly, StalSpikformer, StalSrnn
 from trainers.protocol import CheckpointError, TrainerError
+from trainers.tasks import make_task
 
 CPU = torch.device("cpu")
 SMALL_ENCODERS: dict[str, dict[str, Any]] = {
@@ -40,7 +42,7 @@ def config(model: dict[str, Any], kind: str, **sections: Any) -> RunConfig:
 
 
 def srnn(kind: str = "convstal", **sections: Any) -> RunConfig:
-    return config({"name": "stal_srnn", "hidden_size": 12}, kind, **sections)
+    return config({"name": "stal_srnn", "hidden_size": 12, "embed_dims": 16}, kind, **sections)
 
 
 def spikformer(kind: str = "stalps", **sections: Any) -> RunConfig:
@@ -54,20 +56,43 @@ def build(run: RunConfig) -> StalSrnn | StalSpikformer:
 # --- models and losses ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        *(srnn(name) for name in sorted(ENCODERS_OF_MODEL["stal_srnn"])),
-        *(spikformer(name) for name in sorted(ENCODERS_OF_MODEL["stal_spikformer"])),
-    ],
-    ids=lambda run: run.encoder.name,
-)
-def test_every_pair_of_the_schema_can_be_built(run: RunConfig) -> None:
-    model = build(run)
-    assert isinstance(model, StalSrnn if run.model.name == "stal_srnn" else StalSpikformer)
-    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+@pytest.mark.parametrize("kind", sorted(SMALL_ENCODERS))
+@pytest.mark.parametrize(("make", "classifier"), [(srnn, StalSrnn), (spikformer, StalSpikformer)])
+def test_every_classifier_takes_every_encoder(
+    make: Callable[..., RunConfig], classifier: type[nn.Module], kind: str
+) -> None:
+    model = build(make(kind))
+    assert isinstance(model, classifier)
     assert model.encoder.time_steps == 3
+    assert getattr(model.encoder, "embed_dims", 16) == 16
     assert model.neuron_backend == "torch"
+    logits = model(torch.rand(2, 1, 8, 8))
+    assert logits.shape == (2, 10)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("layout", ["time_first", "as_is"])
+@pytest.mark.parametrize("kind", sorted(SMALL_ENCODERS))
+@pytest.mark.parametrize("make", [srnn, spikformer])
+def test_every_pair_trains_in_either_layout(make: Callable[..., RunConfig], kind: str, layout: str) -> None:
+    torch.manual_seed(0)
+    run = make(kind, loss={"name": "ce_ss", "omega": 1e-3, "embedding_layout": layout})
+    model = build(run).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    output = make_task(run, CPU).step(model, torch.rand(4, 1, 8, 8), torch.arange(4), epoch=1)
+    output.loss.backward()
+    optimizer.step()
+    gives_tokens = kind in PATCH_ENCODERS
+    assert output.embeddings.shape[:2] == ((4, 3) if layout == "as_is" and not gives_tokens else (3, 4))
+    assert torch.isfinite(output.loss)
+    assert all(torch.isfinite(value).all() for value in model.parameters())
+    changed = {
+        name.partition(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])
+    }
+    expected = {"classifier"} if make is srnn else {"block", "head"} if gives_tokens else {"patches", "block", "head"}
+    assert changed - {"encoder"} == expected
+    assert ("encoder" in changed) == (kind not in {"rate", "latency"})
 
 
 @pytest.mark.parametrize("kind", sorted(ENCODERS_OF_MODEL["encoder_only"]))
@@ -107,6 +132,10 @@ def test_the_backend_is_chosen_once_and_recorded(monkeypatch: pytest.MonkeyPatch
     assert build(spikformer(neuron={"name": "lif", "backend": "triton"})).neuron_backend == "triton"
     assert asked == [("triton", CPU)]
     assert build(spikformer()).block[0].attn.q_lif.backend == "auto"
+    asked.clear()
+    assert build(srnn("sps")).encoder.proj_lif.backend == "auto"
+    build(srnn())
+    assert asked == [("auto", CPU), ("torch", CPU)]
 
 
 def test_images_must_be_square() -> None:

@@ -14,6 +14,7 @@ import trainers.models  # noqa: F401  # registers them with timm
 from timm import create_model, is_model
 
 from trainers.models.stal_spikformer import SpikingSelfAttention
+from trainers.models.step_patches import StepPatches
 from trainers.neurons import make_lif
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -122,13 +123,50 @@ def test_a_frozen_encoder_stays_as_it_is(name: str) -> None:
     assert any(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_the_srnn_reads_all_tokens_of_a_step() -> None:
+    model = small("stal_srnn", encoder="stalps", encoder_kwargs={}, embed_dims=16).eval()
+    logits, tokens = model(images(), return_embeddings=True)
+    assert tokens.shape == (3, 6, 4, 16)
+    assert model.embeddings_time_dim == 0
+    spikes, _ = model.classifier(tokens.permute(1, 0, 2, 3).flatten(2))  # [B, T, N*D]
+    assert torch.equal(logits, spikes.sum(0))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_spikformer_reads_patches_of_steps(channels: int) -> None:
+    options = {"encoder": "convstal", "encoder_kwargs": {"hidden_channels": 6}, "in_channels": channels}
+    model = small("stal_spikformer", **options).eval()
+    assert model.embeddings_time_dim == 1
+    seen: list[Tensor] = []
+    model.block[0].register_forward_pre_hook(lambda block, args: seen.append(args[0]))
+    _, spikes = model(images(channels=channels), return_embeddings=True)
+    assert spikes.shape == (6, 3, channels, 8, 8)
+    patch = spikes[4, 2, :, 4:, :4]  # sample 4, step 2, third of four patches
+    token = model.patches.norm((model.patches.proj.weight * patch).sum((1, 2, 3)))
+    assert seen[0].shape == (3, 6, 4, 16)
+    torch.testing.assert_close(seen[0][2, 4, 2], token)
+
+
+def test_patches_exist_only_for_steps() -> None:
+    assert not [name for name in small("stal_spikformer").state_dict() if name.startswith("patches")]
+    model = small("stal_spikformer", encoder="rate")
+    names = {name for name in model.state_dict() if name.startswith("patches")}
+    assert names == {"patches.proj.weight", "patches.norm.weight", "patches.norm.bias"}
+
+
 @pytest.mark.parametrize(
-    ("name", "encoder", "message"),
-    [("stal_srnn", "sps", "'sps' gives tokens"), ("stal_spikformer", "rate", "unexpected keyword|'rate' gives steps")],
+    ("step_size", "img_size", "message"),
+    [(100, 10, "side must be a multiple of 4, got 10"), (100, 8, "the 100 values of a step .* 8 x 8 pixels")],
 )
-def test_an_encoder_of_the_other_model_is_refused(name: str, encoder: str, message: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=message):
-        small(name, encoder=encoder, encoder_kwargs={})
+def test_steps_that_are_no_image_of_patches_are_refused(step_size: int, img_size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StepPatches(step_size, img_size, 16)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_unknown_encoder_is_told_with_a_near_one(name: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown encoder 'convstel'.*convstal"):
+        small(name, encoder="convstel")
 
 
 def test_heads_must_divide_the_width() -> None:

@@ -57,12 +57,14 @@ class TokenEncoder(nn.Module):
 
     Args:
         time_steps: time steps T.
+        num_tokens: tokens N.
         embed_dims: token width D.
     """
 
-    def __init__(self, time_steps: int, embed_dims: int) -> None:
+    def __init__(self, time_steps: int, num_tokens: int, embed_dims: int) -> None:
         super().__init__()
         self.time_steps = time_steps
+        self.num_tokens = num_tokens
         self.embed_dims = embed_dims
 
 

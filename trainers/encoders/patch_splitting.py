@@ -24,14 +24,13 @@ class PatchSplitting(TokenEncoder):
     """
 
     def __init__(self, in_channels: int, img_size: int, time_steps: int, embed_dims: int, patch_size: int) -> None:
-        super().__init__(time_steps, embed_dims)
+        super().__init__(time_steps, (img_size // PATCH) ** 2, embed_dims)
         if patch_size != PATCH:
             raise ValueError(f"patch_size must be {PATCH}, which the two max-pools fix, got {patch_size}")
         if img_size % PATCH:
             raise ValueError(f"the image side must be a multiple of {PATCH}, got {img_size}; set data.image_size")
         if embed_dims % 8:
             raise ValueError(f"embed_dims must be a multiple of 8, got {embed_dims}")
-        self.num_tokens = (img_size // PATCH) ** 2
         widths = (embed_dims // 8, embed_dims // 4, embed_dims // 2, embed_dims)
         self.proj_conv, self.proj_bn = _conv(in_channels, widths[0])
         self.proj_conv1, self.proj_bn1 = _conv(widths[0], widths[1])

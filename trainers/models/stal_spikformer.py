@@ -14,8 +14,9 @@ import trainers.torchvision_ops  # noqa: F401  # before timm
 # isort: split
 from timm.models import register_model
 
-from trainers.encoders import ENCODERS, TokenEncoder
-from trainers.models.parts import freeze, keep_frozen_in_eval, no_pretrained_weights
+from trainers.encoders import StepEncoder
+from trainers.models.parts import build_encoder, encode, freeze, keep_frozen_in_eval, no_pretrained_weights
+from trainers.models.step_patches import StepPatches
 from trainers.neurons import make_lif
 
 LifBuilder = Callable[..., nn.Module]
@@ -126,12 +127,15 @@ class Block(nn.Module):
 class StalSpikformer(nn.Module):
     """Encoder, Spikformer blocks, mean over tokens and time, linear head (DeniBademi/Thesis, SpikformerHotSwap).
 
+    The spikes of an encoder that gives steps [B, T, ...] become tokens by `StepPatches`; the embeddings are the spikes.
+    `embeddings_time_dim` says where the time axis of the embeddings is: 0 in tokens, else 1.
+
     Args:
         num_classes: classes K.
         in_channels: image channels.
         img_size: image side in pixels, a multiple of 4.
         time_steps: time steps T.
-        encoder: name of an encoder that gives tokens (`stalps`, `sps`).
+        encoder: name of an encoder.
         encoder_kwargs: its further arguments.
         freeze_encoder: keep the encoder fixed: no gradients, no updated statistics, no dropout.
         embed_dims: token width D.
@@ -151,10 +155,8 @@ class StalSpikformer(nn.Module):
         backend: kernel of the LIF layers.
 
     Raises:
-        ValueError: the encoder is unknown or gives steps, or its sizes do not fit.
+        ValueError: the encoder is unknown, or its sizes do not fit.
     """
-
-    embeddings_time_dim = 0
 
     def __init__(
         self,
@@ -194,15 +196,18 @@ class StalSpikformer(nn.Module):
             surrogate_alpha=surrogate_alpha,
             backend=backend,
         )
-        self.encoder = _build_encoder(
+        self.encoder = build_encoder(
             encoder,
-            lif,
+            {"embed_dims": embed_dims, **({"lif": lif} if encoder == "sps" else {})},  # it spikes as the model does
             in_channels=in_channels,
             img_size=img_size,
             time_steps=time_steps,
-            embed_dims=embed_dims,
             **(encoder_kwargs or {}),
         )
+        self.embeddings_time_dim, self.patches = 0, None
+        if isinstance(self.encoder, StepEncoder):
+            self.embeddings_time_dim = 1
+            self.patches = StepPatches(self.encoder.step_size, img_size, embed_dims)
         self.block = nn.ModuleList(
             Block(
                 embed_dims,
@@ -229,30 +234,18 @@ class StalSpikformer(nn.Module):
 
         Args:
             images: [B, C, H, W].
-            return_embeddings: return the encoder's tokens too.
+            return_embeddings: return the encoder's output too.
 
         Returns:
-            Logits [B, K], and with `return_embeddings` the tokens [T, B, N, D].
+            Logits [B, K], and with `return_embeddings` the tokens [T, B, N, D] or spikes [B, T, ...].
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-            tokens: Tensor = self.encoder(images)
-        x = tokens
+            embeddings = encode(self.encoder, images)
+        x = embeddings if self.patches is None else self.patches(embeddings)
         for block in self.block:
             x = block(x)
         logits: Tensor = self.head(x.mean((0, 2)))
-        return (logits, tokens) if return_embeddings else logits
-
-
-def _build_encoder(name: str, lif: LifBuilder, **kwargs: object) -> TokenEncoder:
-    """Build the encoder; one that spikes gets the LIF layers of the model."""
-    if name == "sps":
-        kwargs["lif"] = lif
-    encoder = ENCODERS.create(name, **kwargs)
-    if not isinstance(encoder, TokenEncoder):
-        raise ValueError(  # noqa: TRY004  # the name is what is wrong
-            f"stal_spikformer takes an encoder that gives tokens, such as stalps; '{name}' gives steps"
-        )
-    return encoder
+        return (logits, embeddings) if return_embeddings else logits
 
 
 def _initialise(module: nn.Module) -> None:

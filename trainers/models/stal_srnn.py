@@ -13,8 +13,8 @@ import trainers.torchvision_ops  # noqa: F401  # before timm
 # isort: split
 from timm.models import register_model
 
-from trainers.encoders import ENCODERS, StepEncoder
-from trainers.models.parts import freeze, keep_frozen_in_eval, no_pretrained_weights
+from trainers.encoders import TokenEncoder
+from trainers.models.parts import build_encoder, encode, freeze, keep_frozen_in_eval, no_pretrained_weights
 from trainers.neurons import RecurrentLif
 
 
@@ -72,25 +72,27 @@ class RecurrentClassifier(nn.Module):
 class StalSrnn(nn.Module):
     """Encoder and recurrent classifier; logits are the spikes of the last layer summed over time, whole numbers 0 to T.
 
+    Of an encoder that gives tokens [T, B, N, D] the classifier reads all N D values of a time step at once.
+    `embeddings_time_dim` says where the time axis of the embeddings is: 1, and 0 in tokens.
+
     Args:
         num_classes: classes K.
         in_channels: image channels.
         img_size: image side in pixels.
         time_steps: time steps T.
-        encoder: name of an encoder that gives steps (`convstal`, `stal`, `ancestor`, `rate`, `latency`).
+        encoder: name of an encoder.
         encoder_kwargs: its further arguments.
         freeze_encoder: keep the encoder fixed: no gradients, no updated statistics, no dropout.
         hidden_size: width of the hidden layer.
+        embed_dims: token width D of an encoder that gives tokens.
         beta: membrane decay per step.
         v_threshold: firing threshold.
         surrogate: shape of the surrogate derivative.
         surrogate_alpha: its slope.
 
     Raises:
-        ValueError: the encoder is unknown or gives tokens, or its sizes do not fit.
+        ValueError: the encoder is unknown, or its sizes do not fit.
     """
-
-    embeddings_time_dim = 1
 
     def __init__(
         self,
@@ -103,22 +105,27 @@ class StalSrnn(nn.Module):
         encoder_kwargs: Mapping[str, object] | None = None,
         freeze_encoder: bool = False,
         hidden_size: int = 56,
+        embed_dims: int = 128,
         beta: float = 0.9,
         v_threshold: float = 1.0,
         surrogate: str = "atan",
         surrogate_alpha: float = 2.0,
     ) -> None:
         super().__init__()
-        built = ENCODERS.create(
-            encoder, in_channels=in_channels, img_size=img_size, time_steps=time_steps, **(encoder_kwargs or {})
+        self.encoder = build_encoder(
+            encoder,
+            {"embed_dims": embed_dims},
+            in_channels=in_channels,
+            img_size=img_size,
+            time_steps=time_steps,
+            **(encoder_kwargs or {}),
         )
-        if not isinstance(built, StepEncoder):
-            raise ValueError(  # noqa: TRY004  # the name is what is wrong
-                f"stal_srnn takes an encoder that gives steps, such as convstal; '{encoder}' gives tokens"
-            )
-        self.encoder = built
+        if isinstance(self.encoder, TokenEncoder):
+            self.embeddings_time_dim, in_size = 0, self.encoder.num_tokens * self.encoder.embed_dims
+        else:
+            self.embeddings_time_dim, in_size = 1, self.encoder.step_size
         self.classifier = RecurrentClassifier(
-            built.step_size,
+            in_size,
             hidden_size,
             num_classes,
             beta=beta,
@@ -143,13 +150,13 @@ class StalSrnn(nn.Module):
             return_embeddings: return the encoder's spikes too.
 
         Returns:
-            Logits [B, K], and with `return_embeddings` the spikes [B, T, ...].
+            Logits [B, K], and with `return_embeddings` the spikes [B, T, ...] or tokens [T, B, N, D].
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-            steps = self.encoder.steps(self.encoder(images).spikes)
-        spikes, _ = self.classifier(steps)
+            embeddings = encode(self.encoder, images)
+        spikes, _ = self.classifier(embeddings.movedim(self.embeddings_time_dim, 1))
         logits: Tensor = spikes.sum(0)
-        return (logits, steps) if return_embeddings else logits
+        return (logits, embeddings) if return_embeddings else logits
 
 
 @register_model  # type: ignore[untyped-decorator]  # timm is untyped

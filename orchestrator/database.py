@@ -277,7 +277,7 @@ def _check_file(parsed: URL, create: bool) -> None:
     if (kind := file_system_of(path)) in NETWORK_FILE_SYSTEMS:
         raise StorageError(
             f"{path.resolve()} is on a network file system ({kind}), where SQLite loses data: "
-            f"use a local path, or PostgreSQL: `docker compose up -d postgres` and {URL_VARIABLE}=postgresql+psycopg://user:password@host:5432/name"
+            f"use a local path, or a PostgreSQL server: {URL_VARIABLE}=postgresql+psycopg://user:password@host:5432/name"
         )
 
 

@@ -133,3 +133,12 @@ def test_passwords_are_masked() -> None:
 
 def test_the_file_system_of_a_path_is_known(tmp_path: Path) -> None:
     assert file_system_of(tmp_path) != ""
+
+
+def test_sqlite_on_a_network_file_system_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.database.file_system_of", lambda path: "nfs4")
+    with pytest.raises(StorageError, match=r"network file system \(nfs4\).*PostgreSQL server: SPIKEBENCH_STORAGE="):
+        open_database(f"sqlite:///{tmp_path}/s.db", create=True)
+    assert not (tmp_path / "s.db").exists()

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from plotly.offline import get_plotlyjs
 from seeded import OBJECTIVES, PARAMETERS, seed_study
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from orchestrator.database import Database, open_database
 from orchestrator.errors import StorageError, StudyNotFoundError
@@ -192,9 +191,10 @@ def test_an_unknown_study_is_refused(local: Database, tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_ten_thousand_trials_take_less_than_five_seconds(local: Database, tmp_path: Path) -> None:
+def test_ten_thousand_trials_are_read_with_a_few_statements(local: Database, tmp_path: Path) -> None:
     seed_study(local, trials=10_000, layers=())
-    started = time.perf_counter()
+    statements: list[str] = []
+    event.listen(local.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
     path = write_report(local, "stal_loss", tmp_path / "report.html")
-    assert time.perf_counter() - started < 5.0
+    assert 0 < len(statements) < 40
     assert path.stat().st_size < 12e6

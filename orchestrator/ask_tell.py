@@ -21,6 +21,8 @@ from search_spaces.suggest import configure, suggest
 
 PRUNED_REASONS = {EndReason.RUNG, EndReason.DOMINATED, EndReason.CONSTRAINT, EndReason.DEAD_SPIKES, EndReason.SATURATED}
 
+EndedJob = Row[int, int, int, str, str | None]  # id, trial number, Optuna's trial id, state, end reason
+
 
 class AskTell:
     """The only place where a study's trials are asked and told.
@@ -102,7 +104,7 @@ class AskTell:
             values |= {"config": config.model_dump(mode="json"), "config_hash": config_hash(config)}
         self._database.write(lambda connection: connection.execute(insert(JobRow).values(values)))
 
-    def _ended_jobs(self) -> Sequence[Row[int, int, int, str, str | None]]:
+    def _ended_jobs(self) -> Sequence[EndedJob]:
         query = (
             select(JobRow.id, JobRow.trial_number, JobRow.optuna_trial_id, JobRow.state, JobRow.end_reason)
             .where(JobRow.study_id == self._study.id, JobRow.told.is_(False))
@@ -125,7 +127,7 @@ class AskTell:
                 curves[job_id][name][epoch] = value
         return curves
 
-    def _tell(self, row: Row[int, int, int, str, str | None], curves: dict[str, dict[int, float]]) -> None:
+    def _tell(self, row: EndedJob, curves: dict[str, dict[int, float]]) -> None:
         last = {name: next(reversed(curve.values())) for name, curve in curves.items()}
         values = [last.get(objective.metric, math.nan) for objective in self._study.checked.space.objectives]
         measured = all(math.isfinite(value) for value in values)
@@ -139,9 +141,7 @@ class AskTell:
         told = values if state is TrialState.COMPLETE else None
         self._study.optuna.tell(row.trial_number, told, state=state, skip_if_finished=True)
 
-    def _annotate(
-        self, row: Row[int, int, int, str, str | None], curves: dict[str, dict[int, float]], last: dict[str, float]
-    ) -> None:
+    def _annotate(self, row: EndedJob, curves: dict[str, dict[int, float]], last: dict[str, float]) -> None:
         """Write what Optuna shows and learns beside the values: end reason, constraints, and a single curve."""
         space = self._study.checked.space
         excess = {c.metric: c.excess(last[c.metric]) for c in space.constraints if c.metric in last}

@@ -10,6 +10,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 
+from sqlalchemy import Connection as SqlConnection
+
 from orchestrator.ask_tell import AskTell
 from orchestrator.database import Database
 from orchestrator.executors.base import Executor
@@ -73,7 +75,7 @@ class Controller:
                 return self._end()
             finally:
                 self._executor.kill()
-                self._return_jobs_of_dead_workers()
+                self._reap()
                 self._lease.release()
 
     def _loop(self) -> None:
@@ -130,27 +132,20 @@ class Controller:
         return self._open == 0 and (bool(self._stop_reason) or self._ask_tell.asked >= self._study.budget)
 
     def _reap(self) -> None:
-        """Give back the trials of workers that died or whose lease ran out."""
-        self._return_jobs_of_dead_workers()
-        numbers = self._database.write(lambda connection: return_lost(connection, study_id=self._study.id))
-        self._say_lost(numbers)
-        self._reap_at = time.monotonic() + REAP_SECONDS
-
-    def _return_jobs_of_dead_workers(self) -> None:
+        """Give back the trials of workers that died or whose lease ran out; they go on from their last checkpoints."""
         dead = [
             worker.id
             for worker in living_workers(self._database, self._study.id)
             if is_dead(worker.host, worker.pid, worker.process_started)
         ]
-        if not dead:
-            return
-        numbers = self._database.write(lambda connection: return_lost(connection, dead, self._study.id))
-        self._database.write(lambda connection: end_workers(connection, dead))
-        self._say_lost(numbers)
 
-    def _say_lost(self, numbers: list[int]) -> None:
-        for number in numbers:
+        def action(connection: SqlConnection) -> list[int]:
+            end_workers(connection, dead)
+            return return_lost(connection, dead, self._study.id)
+
+        for number in self._database.write(action):
             self._view.note(f"trial {number} lost its worker; it goes on from its last checkpoint")
+        self._reap_at = time.monotonic() + REAP_SECONDS
 
     def _leave(self) -> None:
         """Have every trial checkpointed and given back; a second interrupt ends them at once."""
@@ -174,11 +169,6 @@ class Controller:
         """Sleep until a worker rings, a signal comes or the time is over."""
         sources: list[Connection] = [*self._executor.sources(), self._signal_reader]
         wait(sources, timeout)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether a person has asked to stop."""
-        return self._interrupts > 0
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,0 +1,18 @@
+"""Where numbers go beside the database."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from configs.schema.base import Section
+
+
+class Tracking(Section):
+    """Where numbers go beside the study's database."""
+
+    mlflow: bool = Field(False, description="log to MLflow")
+    mlflow_uri: str = Field("sqlite:///runs/mlflow.db", description="MLflow tracking URI")
+    mlflow_experiment: str | None = Field(None, description="experiment; the space's or the run's name by default")
+    wandb: bool = Field(False, description="log to Weights & Biases")
+    wandb_project: str = Field("spikebench", min_length=1, description="W&B project")
+    wandb_offline: bool = Field(False, description="write W&B's files for a later `wandb sync`, send nothing")

@@ -87,6 +87,7 @@ class JobRow(Base):
         Index(None, "study_id", "trial_number", unique=True),
         Index(None, "state", "priority", "id"),
         Index(None, "study_id", "told"),
+        Index(None, "shape_hash"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -98,6 +99,8 @@ class JobRow(Base):
     params: Mapped[dict[str, object]] = mapped_column(JSON)  # dotted key -> value
     trainer: Mapped[str] = mapped_column(String(255))  # "module:function"
     threads: Mapped[int]  # fixed at the start, so that a continued trial gives the same bits
+    shape_hash: Mapped[str] = mapped_column(String(64), default="", server_default="")  # of what decides its memory
+    micro_batch_halvings: Mapped[int] = mapped_column(default=0, server_default="0")  # steps down the OOM ladder
     run_dir: Mapped[str] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16), default=JobState.PENDING)
@@ -115,6 +118,19 @@ class JobRow(Base):
     created_at: Mapped[float] = mapped_column(Float)
     started_at: Mapped[float | None] = mapped_column(Float, default=None)
     ended_at: Mapped[float | None] = mapped_column(Float, default=None)
+
+
+class EnqueuedRow(Base):
+    """Parameters a person wants tried; the controller takes them before it asks the sampler."""
+
+    __tablename__ = "sb_enqueued"
+    __table_args__ = (Index(None, "study_id", "trial_number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("sb_studies.id", ondelete="CASCADE"))
+    params: Mapped[dict[str, object]] = mapped_column(JSON)  # dotted key -> value; the others are sampled
+    trial_number: Mapped[int | None] = mapped_column(Integer, default=None)  # the trial it has become
+    created_at: Mapped[float] = mapped_column(Float)
 
 
 class EnvironmentRow(Base):
@@ -151,6 +167,13 @@ class AttemptRow(Base):
     log_path: Mapped[str] = mapped_column(Text, default="")
     neuron_backend: Mapped[str] = mapped_column(String(32), default="")
     environment_id: Mapped[str | None] = mapped_column(ForeignKey("sb_environments.id"), default=None)
+    peak_memory_mb: Mapped[float | None] = mapped_column(Float, default=None)  # of the GPU
+    peak_rss_mb: Mapped[float | None] = mapped_column(Float, default=None)  # of the host
+    effective_batch: Mapped[int | None] = mapped_column(Integer, default=None)
+    micro_batch: Mapped[int | None] = mapped_column(Integer, default=None)
+    learning_rate: Mapped[float | None] = mapped_column(Float, default=None)
+    seed: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    deterministic: Mapped[bool | None] = mapped_column(default=None)
 
 
 class EpochRow(Base):
@@ -204,6 +227,11 @@ class WorkerRow(Base):
     pid: Mapped[int]
     process_started: Mapped[float] = mapped_column(Float)  # tells a re-used pid from the same process
     device: Mapped[str] = mapped_column(String(64))
+    gpu: Mapped[str | None] = mapped_column(
+        String(64), default=None
+    )  # its UUID: "cuda:0" is another one in a container
+    gpu_memory_mb: Mapped[float | None] = mapped_column(Float, default=None)
+    gpu_share_mb: Mapped[float | None] = mapped_column(Float, default=None)  # what a trial of unknown need counts for
     threads: Mapped[int]
     job_id: Mapped[int | None] = mapped_column(Integer, default=None)
     started_at: Mapped[float] = mapped_column(Float)

@@ -1,0 +1,68 @@
+"""Add what control, placement and provenance need: queued parameters, shapes and peaks of memory, batch and seed."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def added() -> dict[str, list[sa.Column[Any]]]:
+    """Return the new columns of each table; a column belongs to one use, so they are made anew each time."""
+    return {
+        "sb_attempts": [
+            sa.Column("peak_memory_mb", sa.Float(), nullable=True),
+            sa.Column("peak_rss_mb", sa.Float(), nullable=True),
+            sa.Column("effective_batch", sa.Integer(), nullable=True),
+            sa.Column("micro_batch", sa.Integer(), nullable=True),
+            sa.Column("learning_rate", sa.Float(), nullable=True),
+            sa.Column("seed", sa.BigInteger(), nullable=True),
+            sa.Column("deterministic", sa.Boolean(), nullable=True),
+        ],
+        "sb_jobs": [
+            sa.Column("shape_hash", sa.String(length=64), nullable=False, server_default=""),
+            sa.Column("micro_batch_halvings", sa.Integer(), nullable=False, server_default="0"),
+        ],
+        "sb_workers": [
+            sa.Column("gpu", sa.String(length=64), nullable=True),
+            sa.Column("gpu_memory_mb", sa.Float(), nullable=True),
+            sa.Column("gpu_share_mb", sa.Float(), nullable=True),
+        ],
+    }
+
+
+def upgrade() -> None:
+    """Add the columns and the table of queued parameters."""
+    for table, columns in added().items():
+        for column in columns:
+            op.add_column(table, column)
+    op.create_index(op.f("ix_sb_jobs_shape_hash"), "sb_jobs", ["shape_hash"], unique=False)
+    op.create_table(
+        "sb_enqueued",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("params", sa.JSON(), nullable=False),
+        sa.Column("trial_number", sa.Integer(), nullable=True),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["study_id"], ["sb_studies.id"], name=op.f("fk_sb_enqueued_study_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sb_enqueued")),
+    )
+    op.create_index(
+        op.f("ix_sb_enqueued_study_id_trial_number"), "sb_enqueued", ["study_id", "trial_number"], unique=False
+    )
+
+
+def downgrade() -> None:
+    """Drop them again."""
+    op.drop_table("sb_enqueued")
+    op.drop_index(op.f("ix_sb_jobs_shape_hash"), "sb_jobs")
+    for table, columns in added().items():
+        with op.batch_alter_table(table) as batch:
+            for column in columns:
+                batch.drop_column(column.name)

@@ -1,0 +1,115 @@
+"""Read the weights of a published checkpoint into one of our models, by a table of its key names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import Tensor, nn
+
+from trainers.protocol import CheckpointError
+
+MOST_NAMED = 12  # keys of one kind that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMap:
+    """The key names of one published code base, as rules that turn them into ours.
+
+    Args:
+        source: repository, or repository and folder, whose keys these are.
+        rules: (regular expression, replacement) pairs; the first that matches a whole key gives our name of it.
+        ignored: expressions of keys that hold no weights (thresholds, slopes, gates that nothing reads).
+        dead: expressions of our names of parameters that take no part in the forward pass; a model without them loads
+            a checkpoint that has them.
+    """
+
+    source: str
+    rules: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+
+    def rename(self, key: str) -> str | None:
+        """Return our name of a key or of a neuron, or None where no rule knows it.
+
+        Args:
+            key: a key of the published state dict, or the dotted name of one of its modules.
+        """
+        for pattern, replacement in self.rules:
+            if re.fullmatch(pattern, key):
+                return re.sub(pattern, replacement, key)
+        return None
+
+    def known(self, keys: Iterable[str]) -> float:
+        """Return the share of keys that a rule or `ignored` knows, to tell which code a checkpoint is of."""
+        keys = list(keys)
+        return sum(self.rename(key) is not None or self._ignores(key) for key in keys) / max(len(keys), 1)
+
+    def convert(self, weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """Return the weights under our names and in our shapes, complete and without leftovers.
+
+        A linear layer [O, I] and a 1-D convolution [O, I, 1] become a 1 x 1 convolution [O, I, 1, 1].
+
+        Args:
+            weights: the published state dict.
+            model: the model that is to load them.
+
+        Raises:
+            CheckpointError: keys are missing, unexpected or of another shape; the message names them and the nearest.
+        """
+        wanted = model.state_dict()
+        converted: dict[str, Tensor] = {}
+        unexpected, shapes = [], []
+        for key, value in weights.items():
+            name = self.rename(key)
+            if name is None or name not in wanted:
+                if not self._ignores(key) and not (name and _matches(self.dead, name)):
+                    unexpected.append(key)
+                continue
+            fitted = _fitted(value, wanted[name])
+            if fitted is None:
+                shapes.append(f"{key}: {list(value.shape)}, the model has {list(wanted[name].shape)}")
+            else:
+                converted[name] = fitted
+        missing = [name for name in wanted if name not in converted and not _is_in(shapes, self.rename, name)]
+        if missing or unexpected or shapes:
+            raise CheckpointError(_complaint(self.source, missing, unexpected, shapes, list(weights)))
+        return converted
+
+    def _ignores(self, key: str) -> bool:
+        return _matches(self.ignored, key)
+
+
+def _matches(patterns: Iterable[str], key: str) -> bool:
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
+
+
+def _is_in(shapes: list[str], rename: object, name: str) -> bool:
+    return any(callable(rename) and rename(line.split(":", 1)[0]) == name for line in shapes)
+
+
+def _fitted(value: Tensor, wanted: Tensor) -> Tensor | None:
+    """Return the value in the wanted shape, or None; only axes of length 1 at the end may differ."""
+    if value.shape == wanted.shape:
+        return value
+    longer, shorter = sorted((value.shape, wanted.shape), key=len, reverse=True)
+    fits = longer[: len(shorter)] == shorter and all(side == 1 for side in longer[len(shorter) :])
+    return value.reshape(wanted.shape) if fits and len(shorter) >= 2 else None
+
+
+def _complaint(source: str, missing: list[str], unexpected: list[str], shapes: list[str], given: list[str]) -> str:
+    lines = [f"the checkpoint does not fit the model (keys of {source}):"]
+    for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
+        if names:
+            lines.append(f"  {len(names)} {title}:")
+            for name in names[:MOST_NAMED]:
+                near = get_close_matches(name, unexpected or given, n=1, cutoff=0.6) if title == "missing" else []
+                lines.append(f"    {name}" + (f" (nearest in the file: {near[0]})" if near else ""))
+            if len(names) > MOST_NAMED:
+                lines.append(f"    and {len(names) - MOST_NAMED} more")
+    lines.append(
+        "  check width, depth, heads, MLP ratio, classes and the variant of the model against the checkpoint's"
+    )
+    return "\n".join(lines)

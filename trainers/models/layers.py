@@ -1,0 +1,134 @@
+"""Layers of the spiking transformers, all on [T, B, C, H, W]: weights see T*B images, neurons see time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from torch import Tensor, nn
+
+Pooling = Literal["none", "before_neuron", "after_neuron"]
+
+
+class ConvBn(nn.Module):
+    """Convolution and batch normalisation over the T*B images of a batch.
+
+    Args:
+        in_channels: channels C.
+        out_channels: channels C'.
+        kernel_size: 1 or 3; 3 is padded by 1.
+        stride: stride of the convolution.
+        bias: give the convolution a bias, although the normalisation removes it.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [T, B, C', H', W'] of [T, B, C, H, W]."""
+        out: Tensor = self.bn(self.conv(x.flatten(0, 1)))
+        return out.view(*x.shape[:2], *out.shape[1:])
+
+
+class ConvBnNeuron(ConvBn):
+    """Convolution, batch normalisation and spikes, with a 3 x 3 max-pool of stride 2 before or after them if asked for.
+
+    Args:
+        in_channels: channels C.
+        out_channels: channels C'.
+        kernel_size: 1 or 3.
+        neuron: the spiking layer.
+        stride: stride of the convolution.
+        bias: give the convolution a bias.
+        pool: where to halve the sides: nowhere, before or after the neuron.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        neuron: nn.Module,
+        stride: int = 1,
+        bias: bool = False,
+        pool: Pooling = "none",
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, bias=bias)
+        self.neuron = neuron
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return spikes [T, B, C', H', W'] of [T, B, C, H, W]."""
+        x = super().forward(x)
+        if self.pool == "before_neuron":
+            x = halve(x)
+        spikes: Tensor = self.neuron(x)
+        return halve(spikes) if self.pool == "after_neuron" else spikes
+
+
+class NeuronConvBn(ConvBn):
+    """Spikes, then convolution and batch normalisation: the order of membrane shortcuts.
+
+    Args:
+        in_channels: channels C.
+        out_channels: channels C'.
+        kernel_size: 1 or 3.
+        neuron: the spiking layer.
+        bias: give the convolution a bias.
+        pool: halve the sides between neuron and convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        neuron: nn.Module,
+        bias: bool = False,
+        pool: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, bias=bias)
+        self.neuron = neuron
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return membrane currents [T, B, C', H', W'] of membranes [T, B, C, H, W]."""
+        spikes: Tensor = self.neuron(x)
+        return super().forward(halve(spikes) if self.pool else spikes)
+
+
+class SpikeProduct(nn.Module, ABC):
+    """A product of spikes with spikes: work that is in no weight layer, but costs energy all the same."""
+
+    @abstractmethod
+    def accumulations(self, *inputs: Tensor) -> Tensor:
+        """Count the additions that `forward` of the same inputs needs where only spikes cause work.
+
+        Args:
+            inputs: what `forward` was given.
+
+        Returns:
+            A scalar, float64.
+        """
+
+
+def halve(x: Tensor) -> Tensor:
+    """Max-pool 3 x 3 with stride 2 and padding 1: [T, B, C, H, W] to [T, B, C, ceil(H/2), ceil(W/2)]."""
+    pooled = nn.functional.max_pool2d(x.flatten(0, 1), kernel_size=3, stride=2, padding=1)
+    return pooled.view(*x.shape[:2], *pooled.shape[1:])
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Turn maps [T, B, D, H, W] into heads of tokens [T, B, heads, d, N]."""
+    return x.reshape(*x.shape[:2], num_heads, x.shape[2] // num_heads, -1)
+
+
+def merge_heads(x: Tensor, height: int, width: int) -> Tensor:
+    """Turn heads [T, B, heads, d, N] back into maps [T, B, D, H, W]."""
+    return x.reshape(*x.shape[:2], -1, height, width)

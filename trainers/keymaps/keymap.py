@@ -61,19 +61,20 @@ class KeyMap:
         """
         wanted = model.state_dict()
         converted: dict[str, Tensor] = {}
-        unexpected, shapes = [], []
+        unexpected, shapes, given = [], [], set()
         for key, value in weights.items():
             name = self.rename(key)
             if name is None or name not in wanted:
                 if not self._ignores(key) and not (name and _matches(self.dead, name)):
                     unexpected.append(key)
                 continue
+            given.add(name)
             fitted = _fitted(value, wanted[name])
             if fitted is None:
                 shapes.append(f"{key}: {list(value.shape)}, the model has {list(wanted[name].shape)}")
             else:
                 converted[name] = fitted
-        missing = [name for name in wanted if name not in converted and not _is_in(shapes, self.rename, name)]
+        missing = [name for name in wanted if name not in given]
         if missing or unexpected or shapes:
             raise CheckpointError(_complaint(self.source, missing, unexpected, shapes, list(weights)))
         return converted
@@ -84,10 +85,6 @@ class KeyMap:
 
 def _matches(patterns: Iterable[str], key: str) -> bool:
     return any(re.fullmatch(pattern, key) for pattern in patterns)
-
-
-def _is_in(shapes: list[str], rename: object, name: str) -> bool:
-    return any(callable(rename) and rename(line.split(":", 1)[0]) == name for line in shapes)
 
 
 def _fitted(value: Tensor, wanted: Tensor) -> Tensor | None:

@@ -5,18 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import runpy
 import subprocess
 from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property
 from importlib.metadata import distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.slots import gpus
 
+HERE = Path(__file__).resolve()
+CODE = ("*.py", "*.yaml")  # files of a checkout that decide what a trial does
+
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an attempt ran on; the fields are the columns of `sb_environments`."""
+    """What an attempt ran on; the fields are the columns of `sb_environments`.
+
+    Args:
+        git_commit: revision of this code; None outside a checkout of it.
+        git_dirty_hash: digest of what differs from that revision, new files included; None where nothing does.
+        python: version.
+        torch: version.
+        packages: name -> version of everything installed.
+        device_name: the GPU, or the processor.
+        driver: of the GPU.
+        platform: operating system, architecture and C library.
+        cuda: version that torch was built with; None without one.
+        cudnn: version of its package; None where it is not installed as one.
+    """
 
     git_commit: str | None
     git_dirty_hash: str | None
@@ -25,6 +43,9 @@ class Provenance:
     packages: dict[str, str]
     device_name: str
     driver: str | None
+    platform: str | None
+    cuda: str | None
+    cudnn: str | None
 
     @cached_property
     def digest(self) -> str:
@@ -44,14 +65,19 @@ def provenance(device: str) -> Provenance:
         device: "cpu" or "cuda:N".
     """
     gpu = next((gpu for gpu in gpus() if gpu.device == device), None)
+    packages = {item.metadata["Name"]: item.version for item in distributions()}
+    commit = _commit()
     return Provenance(
-        git_commit=_git("rev-parse", "HEAD"),
-        git_dirty_hash=_dirty_hash(),
+        git_commit=commit,
+        git_dirty_hash=_dirty_hash() if commit else None,
         python=platform.python_version(),
         torch=version("torch"),
-        packages={item.metadata["Name"]: item.version for item in distributions()},
+        packages=packages,
         device_name=gpu.name if gpu else cpu_name(),
         driver=gpu.driver if gpu else None,
+        platform=platform.platform(),
+        cuda=_cuda(),
+        cudnn=next((number for name, number in packages.items() if name.startswith("nvidia-cudnn-cu")), None),
     )
 
 
@@ -65,17 +91,39 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _cuda() -> str | None:
+    """Return the CUDA version that torch was built with, without the seconds that importing torch takes."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    found = runpy.run_path(str(Path(spec.origin).with_name("version.py"))).get("cuda")
+    return None if found is None else str(found)
+
+
+def _commit() -> str | None:
+    """Return the checked-out revision; None for an installed copy, even where it lies inside another checkout."""
+    return _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", HERE.name) else None
+
+
 def _dirty_hash() -> str | None:
-    """Return a digest of uncommitted changes, or None in a clean tree or outside a checkout."""
+    """Return a digest of changed files and of code that git does not know, or None in a clean tree."""
     changes = _git("diff", "HEAD")
-    return hashlib.sha256(changes.encode()).hexdigest() if changes else None
+    unknown = _git("ls-files", "--others", "--exclude-standard", "--", *(f":/{pattern}" for pattern in CODE))
+    if not (changes or unknown):
+        return None
+    digest = hashlib.sha256((changes or "").encode())
+    for name in (unknown or "").splitlines():
+        digest.update(name.encode())
+        path = HERE.parent / name
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str | None:
     """Run git in the folder the code lies in; None where there is no git or no checkout."""
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
+            ["git", *arguments], cwd=HERE.parent, capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

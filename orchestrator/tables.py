@@ -98,7 +98,7 @@ class JobRow(Base):
     config_hash: Mapped[str] = mapped_column(String(64))
     params: Mapped[dict[str, object]] = mapped_column(JSON)  # dotted key -> value
     trainer: Mapped[str] = mapped_column(String(255))  # "module:function"
-    threads: Mapped[int]  # fixed at the start, so that a continued trial gives the same bits
+    threads: Mapped[int]  # fixed at the first start, as a continued trial must give the same bits; 0 before it
     shape_hash: Mapped[str] = mapped_column(String(64), default="", server_default="")  # of what decides its memory
     micro_batch_halvings: Mapped[int] = mapped_column(default=0, server_default="0")  # steps down the OOM ladder
     run_dir: Mapped[str] = mapped_column(Text)
@@ -146,6 +146,9 @@ class EnvironmentRow(Base):
     packages: Mapped[dict[str, object]] = mapped_column(JSON)  # name -> version
     device_name: Mapped[str] = mapped_column(String(255))
     driver: Mapped[str | None] = mapped_column(String(64))
+    platform: Mapped[str | None] = mapped_column(String(255), default=None)  # kernel, architecture, C library
+    cuda: Mapped[str | None] = mapped_column(String(32), default=None)  # that torch was built with
+    cudnn: Mapped[str | None] = mapped_column(String(64), default=None)
 
 
 class AttemptRow(Base):

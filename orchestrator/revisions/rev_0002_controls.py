@@ -23,6 +23,11 @@ def added() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("seed", sa.BigInteger(), nullable=True),
             sa.Column("deterministic", sa.Boolean(), nullable=True),
         ],
+        "sb_environments": [
+            sa.Column("platform", sa.String(length=255), nullable=True),
+            sa.Column("cuda", sa.String(length=32), nullable=True),
+            sa.Column("cudnn", sa.String(length=64), nullable=True),
+        ],
         "sb_jobs": [
             sa.Column("shape_hash", sa.String(length=64), nullable=False, server_default=""),
             sa.Column("micro_batch_halvings", sa.Integer(), nullable=False, server_default="0"),

@@ -14,6 +14,23 @@ from trainers.protocol import CheckpointError
 MOST_NAMED = 12  # keys of one kind that a message names
 
 
+BRAINCOG_ONLY = (r".*\.threshold", r".*\.act_fun\.alpha")  # constants that Brain-Cog's neurons keep among the weights
+
+
+def layer_rules(published: str, ours: str) -> tuple[tuple[str, str], ...]:
+    """Return the rules of a layer: its convolution or linear layer, its normalisation and its neuron.
+
+    Args:
+        published: expression of the layer's published names, with `{}` for `conv`, `linear`, `bn` or `lif`.
+        ours: what takes the place of it in our names, before `.conv`, `.bn` or `.neuron`.
+    """
+    return (
+        (published.replace("{}", "(?:conv|linear)") + r"\.(?P<rest>.+)", ours + r".conv.\g<rest>"),
+        (published.replace("{}", "bn") + r"\.(?P<rest>.+)", ours + r".bn.\g<rest>"),
+        (published.replace("{}", "lif") + r"(?P<rest>\..+)?", ours + r".neuron\g<rest>"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class KeyMap:
     """The key names of one published code base, as rules that turn them into ours.

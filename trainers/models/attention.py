@@ -164,11 +164,15 @@ class SpikingAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return [T, B, D, H, W] of [T, B, D, H, W]."""
         height, width = x.shape[-2:]
-        spikes = self.neuron(x)
-        heads = [split_heads(project(spikes), self.num_heads) for project in self.projections.values()]
+        maps = self.project(self.neuron(x))
+        heads = [split_heads(spikes, self.num_heads) for spikes in maps.values()]
         out = self.proj(merge_heads(self.product(*heads), height, width))
         if self.proj_state == "batch_leak":
             leaked: Tensor = self.proj_neuron(out.flatten(0, 1))  # one "time" axis of T*B images
             return leaked.view_as(out)
         result: Tensor = self.proj_neuron(out)
         return result
+
+    def project(self, spikes: Tensor) -> dict[str, Tensor]:
+        """Return the spikes q, k and v, maps [T, B, D, H, W], of the input's."""
+        return {name: projection(spikes) for name, projection in self.projections.items()}

@@ -37,12 +37,16 @@ class Block(nn.Module):
     Args:
         attention: the attention.
         mlp: the MLP.
+        unused_norms: width of two layer normalisations that published code has, but never applies; 0 leaves them out.
     """
 
-    def __init__(self, attention: SpikingAttention, mlp: nn.Module) -> None:
+    def __init__(self, attention: SpikingAttention, mlp: nn.Module, *, unused_norms: int = 0) -> None:
         super().__init__()
         self.attn = attention
         self.mlp = mlp
+        if unused_norms:
+            self.norm1 = nn.LayerNorm(unused_norms)
+            self.norm2 = nn.LayerNorm(unused_norms)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [T, B, D, H, W] of [T, B, D, H, W]."""

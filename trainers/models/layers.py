@@ -118,6 +118,48 @@ class SpikeProduct(nn.Module, ABC):
         """
 
 
+class UnusedNeuron(nn.Module):
+    """The parameters of a spiking layer that published code has, but never runs.
+
+    Args:
+        neuron: a layer of the kind; its parameters are taken, not the layer.
+    """
+
+    def __init__(self, neuron: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in neuron.named_parameters():
+            self.register_parameter(name, parameter)
+
+
+def halvings(img_size: int, patch_size: int, fewest: int, most: int) -> int:
+    """Return how often a tokenizer halves the sides to make one token of each patch.
+
+    Args:
+        img_size: image side in pixels.
+        patch_size: side of a patch in pixels.
+        fewest: halvings that the tokenizer always does.
+        most: halvings that it has room for.
+
+    Raises:
+        ValueError: the patch is no power of two in reach, or does not divide the image.
+    """
+    sizes = [2**count for count in range(fewest, most + 1)]
+    if patch_size not in sizes:
+        raise ValueError(f"patch_size must be one of {', '.join(map(str, sizes))}, got {patch_size}")
+    if img_size % patch_size:
+        raise ValueError(f"the image side must be a multiple of patch_size ({patch_size}), got {img_size}")
+    return patch_size.bit_length() - 1
+
+
+def draw_weights(model: nn.Module, kind: type[nn.Module]) -> None:
+    """Draw the weights of all layers of a kind from a truncated normal of deviation 0.02 and set their biases to 0."""
+    for layer in model.modules():
+        if isinstance(layer, kind):
+            nn.init.trunc_normal_(layer.weight, std=0.02)  # type: ignore[arg-type]  # a linear layer or convolution
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
 def halve(x: Tensor) -> Tensor:
     """Max-pool 3 x 3 with stride 2 and padding 1: [T, B, C, H, W] to [T, B, C, ceil(H/2), ceil(W/2)]."""
     pooled = nn.functional.max_pool2d(x.flatten(0, 1), kernel_size=3, stride=2, padding=1)

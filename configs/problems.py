@@ -24,6 +24,8 @@ class SpikebenchError(Exception):
     └── orchestrator.errors.OrchestratorError
         ├── StorageError           the database cannot be reached, written or read
         ├── StudyNotFoundError     no study of that name is in the database
+        ├── TrialNotFoundError     the study has no trial of that number
+        ├── ControlError           what is asked of a study does not fit what it is doing
         ├── StudyMismatchError     the study exists with another space
         ├── StudyBusyError         another controller holds the study
         ├── TrainerNotFoundError   a space names a trainer that cannot be imported

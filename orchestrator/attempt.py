@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.database import Database
 from orchestrator.doorbell import Doorbell
@@ -21,6 +23,7 @@ from orchestrator.jobs import (
     Claim,
     finish,
     forget_checkpoints,
+    goes_on,
     hold,
     record_checkpoint,
     record_epochs,
@@ -32,6 +35,8 @@ from orchestrator.trial_process import TrialEnd, TrialSpec, main, write_config
 from trainers.protocol import EpochReport, RunFacts, SavedCheckpoint, Verdict
 
 BEAT_SECONDS = 10.0
+LOOK_SECONDS = 1.0  # how soon a trial hears that it is cancelled or its study paused
+STOP_PATIENCE_SECONDS = 10.0  # a trial that shall end leaves nothing behind that is worth waiting for
 LONGEST_SILENCE_OF_DATABASE = 3600.0  # a finished trial's result is worth waiting for
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,8 @@ class Attempt:
         self._sent = Verdict.CONTINUE
         self._reason_to_stop: str | None = None
         self._next_beat = 0.0
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._kill_at = math.inf
         self._pipe_open = True
 
     def run(self, doorbell: Doorbell) -> JobState | None:
@@ -100,13 +107,29 @@ class Attempt:
 
     def _step(self, doorbell: Doorbell) -> None:
         own: list[Any] = [self._process.sentinel, *([self._pipe] if self._pipe_open else [])]
-        wait([*own, *doorbell.sources], timeout=max(0.0, self._next_beat - time.monotonic()))
+        due = min(self._next_beat, self._next_look, self._kill_at)
+        wait([*own, *doorbell.sources], timeout=max(0.0, due - time.monotonic()))
         self._receive()
         doorbell.hear()
         if doorbell.leaving:
             self._tell(Verdict.PREEMPT)
+        self._look()
+        if time.monotonic() >= self._kill_at:
+            self._process.kill()
         if self._end is None and (self._outbox or time.monotonic() >= self._next_beat):
             self._flush(patience=0.0)
+
+    def _look(self) -> None:
+        """Read once a second whether the trial shall go on; where not, the beat that says what is wanted is due."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        if self._sent is Verdict.STOP:
+            return
+        with contextlib.suppress(DBAPIError), self._database.read() as connection:  # if it is away, the beat copes
+            if not goes_on(connection, self._held):
+                self._next_beat = now
 
     def _receive(self) -> None:
         """Take every message that is there."""
@@ -154,8 +177,9 @@ class Attempt:
         )
 
     def _tell(self, verdict: Verdict) -> None:
-        if self._sent is not verdict:
+        if self._sent not in (verdict, Verdict.STOP):
             self._sent = verdict
+            self._kill_at = time.monotonic() + STOP_PATIENCE_SECONDS if verdict is Verdict.STOP else math.inf
             with contextlib.suppress(OSError):
                 self._pipe.send(verdict)
 
@@ -173,6 +197,8 @@ class Attempt:
         return self._database.write(action, LONGEST_SILENCE_OF_DATABASE)
 
     def _reason(self) -> tuple[EndReason, str]:
+        if self._end is None and self._sent is Verdict.STOP:
+            return EndReason(self._reason_to_stop or EndReason.CANCELLED), "ended by its worker: it did not listen"
         if self._end is None:
             code = self._process.exitcode
             how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"

@@ -19,6 +19,14 @@ class StudyNotFoundError(OrchestratorError):
     """No study of that name is in the database."""
 
 
+class TrialNotFoundError(OrchestratorError):
+    """The study has no trial of that number."""
+
+
+class ControlError(OrchestratorError):
+    """What is asked of a study or trial does not fit what it is doing."""
+
+
 class StudyBusyError(OrchestratorError):
     """Another controller holds the study."""
 

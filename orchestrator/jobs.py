@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, ScalarSelect, case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.database import Database, database_now
@@ -22,6 +22,8 @@ from orchestrator.tables import (
     JobRow,
     JobState,
     MetricRow,
+    StudyRow,
+    StudyState,
     WorkerRow,
 )
 from trainers.protocol import EpochReport, SavedCheckpoint, Verdict
@@ -118,7 +120,7 @@ def beat(connection: Connection, worker_id: str) -> None:
 
 
 def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None = None) -> Claim | None:
-    """Take the next pending job, or None.
+    """Take the next pending job of a study that runs, or None.
 
     One statement finds and takes it, so no two workers ever hold the same job: PostgreSQL skips rows that another has
     locked, SQLite has the writer's lock for the whole transaction.
@@ -128,7 +130,8 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
         worker: who takes it.
         study_id: only jobs of this study; None takes any.
     """
-    pending = select(JobRow.id).where(JobRow.state == JobState.PENDING)
+    running = select(StudyRow.id).where(StudyRow.state == StudyState.RUNNING)
+    pending = select(JobRow.id).where(JobRow.state == JobState.PENDING, JobRow.study_id.in_(running))
     if study_id is not None:
         pending = pending.where(JobRow.study_id == study_id)
     pending = pending.order_by(JobRow.priority, JobRow.id).limit(1)
@@ -142,6 +145,7 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
             owner=worker.id,
             attempt=JobRow.attempt + 1,
             lease_until=database_now() + LEASE_SECONDS,
+            threads=case((JobRow.threads == 0, worker.threads), else_=JobRow.threads),
             started_at=func.coalesce(JobRow.started_at, database_now()),
             verdict=Verdict.CONTINUE,
             verdict_reason=None,
@@ -178,7 +182,7 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
 
 
 def hold(connection: Connection, held: Claim) -> tuple[Verdict, str | None]:
-    """Renew the lease and return what the controller wants of the trial.
+    """Renew the lease and return what is wanted of the trial.
 
     Raises:
         LeaseLostError: the job was given to another worker; nothing was written.
@@ -187,14 +191,34 @@ def hold(connection: Connection, held: Claim) -> tuple[Verdict, str | None]:
         update(JobRow)
         .where(JobRow.id == held.job_id, JobRow.attempt == held.attempt, JobRow.state == JobState.LEASED)
         .values(lease_until=database_now() + LEASE_SECONDS)
-        .returning(JobRow.verdict, JobRow.verdict_reason, JobRow.owner)
+        .returning(JobRow.verdict, JobRow.verdict_reason, JobRow.owner, _study_state())
     ).first()
     if row is None:
         raise LeaseLostError(
             f"trial {held.trial_number}, attempt {held.attempt}: the lease ran out and another worker has the trial"
         )
     connection.execute(update(WorkerRow).where(WorkerRow.id == row.owner).values(last_beat=database_now()))
-    return Verdict(row.verdict), row.verdict_reason
+    return _wanted(row.verdict, row[3]), row.verdict_reason
+
+
+def goes_on(connection: Connection, held: Claim) -> bool:
+    """Tell, by a read alone, whether a trial shall go on as before; where not, `hold` says what is wanted."""
+    query = select(JobRow.verdict, _study_state()).where(
+        JobRow.id == held.job_id, JobRow.attempt == held.attempt, JobRow.state == JobState.LEASED
+    )
+    row = connection.execute(query).first()
+    return row is not None and _wanted(row[0], row[1]) is Verdict.CONTINUE
+
+
+def _study_state() -> ScalarSelect[str]:
+    return select(StudyRow.state).where(StudyRow.id == JobRow.study_id).scalar_subquery()
+
+
+def _wanted(verdict: str, study_state: str) -> Verdict:
+    """Put a trial's own verdict and its study's state together: trials of a study that rests are given back."""
+    if verdict == Verdict.CONTINUE and study_state in (StudyState.PAUSED, StudyState.STOPPED):
+        return Verdict.PREEMPT
+    return Verdict(verdict)
 
 
 def record_start(connection: Connection, held: Claim, start: AttemptStart) -> None:
@@ -311,6 +335,8 @@ def finish(connection: Connection, held: Claim, reason: EndReason, detail: str =
     connection.execute(
         update(WorkerRow).where(WorkerRow.job_id == held.job_id).values(job_id=None, last_beat=database_now())
     )
+    if state == JobState.PENDING and _end_cancelled(connection, [held.job_id]):
+        return JobState.FAILED
     return state
 
 
@@ -352,7 +378,23 @@ def return_lost(connection: Connection, lost_owners: Sequence[str] = (), study_i
     ).all()
     for row in rows:
         _end_attempt(connection, row.id, row.attempt, EndReason.LOST, "the worker died or could not be reached")
+    _end_cancelled(connection, [row.id for row in rows])
     return [row.trial_number for row in rows]
+
+
+def _end_cancelled(connection: Connection, job_ids: Sequence[int]) -> int:
+    """End those of some jobs that came back although a person has cancelled them; return how many."""
+    return connection.execute(
+        update(JobRow)
+        .where(JobRow.id.in_(job_ids), JobRow.state == JobState.PENDING)
+        .where(JobRow.verdict_reason == EndReason.CANCELLED)
+        .values(
+            state=JobState.FAILED,
+            end_reason=EndReason.CANCELLED,
+            end_detail="cancelled while it ran",
+            ended_at=database_now(),
+        )
+    ).rowcount
 
 
 def _end_attempt(connection: Connection, job_id: int, attempt: int, reason: EndReason, detail: str) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from configs.fit import image_shape, kind_of
+from configs.data_fit import image_shape
+from configs.misfit import kind_of
 
 Compat = Literal["none", "thesis"]
 

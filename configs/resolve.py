@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from configs.compat import reopened
 from configs.explain import problems_of
-from configs.fit import kind_of, misfits, with_partners
+from configs.fit import misfits, with_partners
 from configs.keys import has_key, known_keys, nearest_keys, sections_with_kinds
 from configs.layers import Layer, layer_of_overrides, load_layers, merge, nested
 from configs.legacy import Import
+from configs.misfit import kind_of
 from configs.overrides import parse_overrides
 from configs.problems import ConfigError, Problem, Where, did_you_mean
 from configs.schema import RunConfig

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from configs.explain import problems_of
-from configs.fit import Misfit
+from configs.misfit import Misfit
 from configs.problems import ConfigError, Where, shown
 from configs.resolve import canonical_hash, from_dict, to_dict
 from configs.schema import Count, Positive, RunConfig, Section
@@ -133,6 +133,7 @@ class Constraint(OfMetric):
 
     max: float | None = Field(None, description="largest value that is still feasible")
     min: float | None = Field(None, description="smallest value that is still feasible")
+    hard: bool = Field(False, description="a running trial that breaks it ends early, see `stop.constraint`")
 
     @model_validator(mode="after")
     def _has_bounds(self) -> Self:
@@ -147,6 +148,28 @@ class Constraint(OfMetric):
         above = -math.inf if self.max is None else value - self.max
         below = -math.inf if self.min is None else self.min - value
         return max(above, below)
+
+
+class Rungs(Section):
+    """Epochs at which a trial that is behind the others ends early (arXiv 1810.05934)."""
+
+    first: Count = Field(1, description="epoch of the first rung; each next one is at `factor` times the epoch")
+    factor: int = Field(3, ge=2, description="the best 1/factor of the trials that reached a rung go on")
+    min_trials: Count = Field(5, description="trials that must have reached a rung before it ends any")
+
+
+class HardConstraints(Section):
+    """When a trial that breaks a hard constraint ends early."""
+
+    grace: int = Field(1, ge=0, description="epochs at the start that do not count")
+    epochs: Count = Field(1, description="epochs in a row in which the constraint must be broken")
+
+
+class Stop(Section):
+    """Rules that end trials early."""
+
+    rungs: Rungs | None = Field(None, description="ends trials that are behind the others at the same epoch")
+    constraint: HardConstraints | None = Field(None, description="ends trials that break a `hard` constraint")
 
 
 class Sampler(Section):
@@ -185,6 +208,7 @@ class Space(Section):
         description="one metric, or several for a Pareto front", json_schema_extra=AT_LEAST_ONE
     )
     constraints: tuple[Constraint, ...] = Field((), description="bounds on metrics")
+    stop: Stop = Stop()
     sampler: Sampler = Sampler()
     budget: Budget = Budget()
     workers: Workers = Workers()
@@ -199,6 +223,13 @@ class Space(Section):
         if not objectives:
             raise ValueError("expected at least one objective")
         return objectives
+
+    @model_validator(mode="after")
+    def _stop_is_sound(self) -> Self:
+        if self.stop.constraint is not None and not any(constraint.hard for constraint in self.constraints):
+            found = [Misfit("stop.constraint", "no constraint is hard; add `hard: true` to one, or remove this")]
+            raise PydanticCustomError("misfit", "{text}", {"text": found[0].message, "misfits": found})
+        return self
 
 
 @dataclass(frozen=True)
@@ -247,7 +278,7 @@ def identity(checked: CheckedSpace) -> dict[str, Any]:
     space = checked.space.model_dump(mode="json")
     base = to_dict(checked.base)
     del base["tracking"]
-    return {key: space[key] for key in ("parameters", "objectives", "constraints", "sampler", "trainer")} | {
+    return {key: space[key] for key in ("parameters", "objectives", "constraints", "stop", "sampler", "trainer")} | {
         "base": base
     }
 
@@ -291,7 +322,8 @@ def _by_name(checked: CheckedSpace) -> dict[str, str]:
     named |= {f"objective {objective.metric}": objective.direction for objective in space.objectives}
     named["order of the objectives"] = ", ".join(objective.metric for objective in space.objectives)
     for item in space.constraints:
-        named[f"constraint {item.metric}"] = f"from {shown(item.min)} to {shown(item.max)}"
+        named[f"constraint {item.metric}"] = f"from {shown(item.min)} to {shown(item.max)}" + ", hard" * item.hard
+    named |= {f"stop.{key}": shown(value) for key, value in _flat(space.stop.model_dump(), "").items()}
     named |= {f"sampler.{key}": shown(value) for key, value in space.sampler.model_dump().items()}
     named["trainer"] = shown(space.trainer)
     named |= {f"base {key}": shown(value) for key, value in _flat(base, "").items()}

@@ -36,6 +36,15 @@ class CeL1Loss(Section):
     sparsity_weight: NonNegative = Field(0.1, description="weight of the distance")
 
 
+class TetLoss(Section):
+    """Temporal efficient training: cross-entropy of the logits of each step, drawn to a mean (arXiv 2202.11946)."""
+
+    name: Literal["tet"] = "tet"
+    lamb: float = Field(1e-3, ge=0.0, le=1.0, description="weight lambda of the distance of the logits from `mean`")
+    mean: float = Field(1.0, description="value that the logits are drawn to")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="label smoothing of the cross-entropy part")
+
+
 ZTerms = Literal["all", "last"]
 
 
@@ -61,6 +70,6 @@ class MultiChannelEncoderLoss(Section):
 
 
 Loss = Annotated[
-    CrossEntropyLoss | CeSpikeSparsityLoss | CeL1Loss | EncoderLoss | MultiChannelEncoderLoss,
+    CrossEntropyLoss | CeSpikeSparsityLoss | CeL1Loss | TetLoss | EncoderLoss | MultiChannelEncoderLoss,
     Field(discriminator="name"),
 ]

@@ -12,6 +12,7 @@ from configs.fit import (
     ENCODER_LOSSES,
     ENCODER_ONLY,
     ENCODERS_OF_MODEL,
+    STEP_LOSSES,
     misfits,
 )
 from configs.keys import known_keys
@@ -133,7 +134,7 @@ def test_the_tables_name_kinds_that_exist() -> None:
     assert set().union(*ENCODERS_OF_MODEL.values()) == set(keys["encoder.name"].values)
     assert all(encoder in ENCODERS_OF_MODEL[model] for model, (_, encoder) in DEFAULT_PAIRS.items())
     assert set(ENCODER_LOSSES) == ENCODERS_OF_MODEL[ENCODER_ONLY]
-    assert {*CLASSIFIER_LOSSES, *ENCODER_LOSSES.values()} == set(keys["loss.name"].values)
+    assert {*CLASSIFIER_LOSSES, *STEP_LOSSES, *ENCODER_LOSSES.values()} == set(keys["loss.name"].values)
 
 
 def test_an_encoder_that_does_not_fit_is_told_with_those_that_do() -> None:

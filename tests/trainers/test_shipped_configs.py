@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs.catalog import ROOT, shipped_configs
-from configs.fit import image_shape
+from configs.data_fit import image_shape
 from configs.resolve import resolve
 from trainers.factory import build_model
 from trainers.optimisation import Updater, make_optimizer, make_schedule

@@ -237,7 +237,7 @@ def check_neurons(device: str) -> Finding:
     """Name the kernel that `neuron.backend: auto` takes on a device, after its comparison with plain torch."""
     import torch  # noqa: PLC0415 - takes seconds and may be broken
 
-    from trainers.neurons import choose_backend  # noqa: PLC0415
+    from trainers.neuron_backends import choose_backend  # noqa: PLC0415
 
     return Finding("neuron backend", Health.OK, f"{choose_backend('auto', torch.device(device))} on {device}")
 

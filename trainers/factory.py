@@ -15,7 +15,7 @@ from timm import create_model
 from configs.schema import EncoderOnlyModel, LifNeuron, NoNeuron, RunConfig
 from trainers.encoder_weights import load_encoder
 from trainers.losses import LOSSES
-from trainers.neurons import choose_backend
+from trainers.neuron_backends import choose_backend
 from trainers.protocol import TrainerError
 
 if TYPE_CHECKING:

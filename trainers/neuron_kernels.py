@@ -1,8 +1,8 @@
-"""LIF and recurrent LIF layers over all time steps at once, with hand-written backward passes, in plain torch.
+"""LIF, parametric LIF and recurrent LIF layers over all time steps, with hand-written backward passes, in plain torch.
 
-For the backward pass they keep membranes and spikes alone, where automatic differentiation of the same loop keeps
-several tensors per time step. They run on every device and in every floating-point type, and are the
-reference that fused kernels are checked against.
+For the backward pass they keep membranes and spikes alone (and inputs, where a parameter needs them), where automatic
+differentiation of the same loop keeps several tensors per time step. They run on every device and in every
+floating-point type, and are the reference that fused kernels are checked against.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SURROGATES = ("sigmoid", "atan")
+SURROGATES = ("sigmoid", "atan", "piecewise_quadratic", "rect")
 
 
 def surrogate_backward(grad: Tensor, distance: Tensor, surrogate: str, alpha: float) -> tuple[Tensor, float]:
@@ -24,8 +24,9 @@ def surrogate_backward(grad: Tensor, distance: Tensor, surrogate: str, alpha: fl
     Args:
         grad: gradient of the spikes, any shape.
         distance: membrane minus threshold, same shape and type; overwritten.
-        surrogate: `sigmoid` for alpha s (1 - s) with s = sigma(alpha x), or `atan` for
-            (alpha / 2) / (1 + (pi alpha x / 2)^2).
+        surrogate: `sigmoid` for alpha s (1 - s) with s = sigma(alpha x), `atan` for
+            (alpha / 2) / (1 + (pi alpha x / 2)^2), `piecewise_quadratic` for alpha max(0, 1 - alpha |x|), or `rect`
+            for alpha where |x| < 1 / (2 alpha).
         alpha: slope.
 
     Returns:
@@ -33,7 +34,11 @@ def surrogate_backward(grad: Tensor, distance: Tensor, surrogate: str, alpha: fl
     """
     if surrogate == "sigmoid":
         return torch.ops.aten.sigmoid_backward(grad, distance.mul_(alpha).sigmoid_()), alpha
-    return grad / distance.mul_(math.pi / 2 * alpha).square_().add_(1), alpha / 2
+    if surrogate == "atan":
+        return grad / distance.mul_(math.pi / 2 * alpha).square_().add_(1), alpha / 2
+    if surrogate == "piecewise_quadratic":
+        return grad * distance.abs_().mul_(-alpha).add_(1).clamp_(min=0), alpha
+    return grad * (distance.abs_() < 0.5 / alpha), alpha
 
 
 def _slope(membrane: Tensor, threshold: float, surrogate: str, alpha: float) -> Tensor:
@@ -44,7 +49,11 @@ def _slope(membrane: Tensor, threshold: float, surrogate: str, alpha: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class LifDynamics:
-    """The constants of one LIF layer; see `trainers.neurons.make_lif`."""
+    """The constants of one LIF layer; see `trainers.neurons.make_neuron`.
+
+    An infinite `tau` without `decay_input` is the layer that never leaks (IF). A layer that learns tau (PLIF) does not
+    read it here.
+    """
 
     tau: float
     v_threshold: float
@@ -61,47 +70,79 @@ class LifDynamics:
 
 
 class _Lif(torch.autograd.Function):
-    """See `lif`."""
+    """See `lif_from`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dynamics: LifDynamics) -> Tensor:
+    def forward(ctx: Any, x: Tensor, start: Tensor | None, dynamics: LifDynamics) -> tuple[Tensor, Tensor]:
         """Run the layer."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        membrane = torch.empty(x.shape, dtype=dtype, device=x.device)  # before the reset, [T, ...]
-        spikes = torch.empty_like(membrane)
-        rest = membrane.new_full((), dynamics.rest)
-        v: Tensor | None = None
+        membrane, spikes = _empty_states(x)
+        v = start
         for u, s, current in zip(membrane, spikes, x, strict=True):
-            _charge(u, current.to(dtype), v, dynamics)
-            torch.ge(u, dynamics.v_threshold, out=s)
-            # s is 0 or 1, so both give the exact values of a choice between two, several times as fast on a CPU
-            v = torch.sub(u, s, alpha=dynamics.v_threshold) if dynamics.v_reset is None else torch.lerp(u, rest, s)
+            _charge(u, current.to(u.dtype), v, dynamics)
+            v = _fire(u, s, dynamics)
         ctx.save_for_backward(membrane, spikes)
         ctx.dynamics = dynamics
-        return spikes.to(x.dtype)
+        ctx.set_materialize_grads(False)
+        last = x.new_empty(0) if v is None else v
+        ctx.mark_non_differentiable(last)
+        return spikes.to(x.dtype), last
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_spikes: Tensor, _grad_last: None) -> tuple[Tensor, None, None]:
         """Back-propagate through time with the surrogate derivative."""
         membrane, spikes = ctx.saved_tensors
         d: LifDynamics = ctx.dynamics
-        # becomes dL/du over a factor, from the last step to the first; all that follows is linear in it
-        grad, factor = surrogate_backward(
-            grad_spikes.to(membrane.dtype), membrane - d.v_threshold, d.surrogate, d.alpha
-        )
-        keep = 1 - 1 / d.tau
-        carry = _carry(membrane, spikes, keep, d)
-        for t in range(len(grad) - 2, -1, -1):
-            if carry is None:
-                grad[t].add_(grad[t + 1], alpha=keep)
+        grad, factor = _grad_membrane(grad_spikes, membrane, spikes, 1 - 1 / d.tau, d)
+        return grad.mul_(factor / d.tau if d.decay_input else factor).to(grad_spikes.dtype), None, None
+
+
+class _Plif(torch.autograd.Function):
+    """See `plif_from`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, rate: Tensor, start: Tensor | None, dynamics: LifDynamics
+    ) -> tuple[Tensor, Tensor]:
+        """Run the layer."""
+        membrane, spikes = _empty_states(x)
+        before = torch.empty_like(membrane)  # the membrane each step starts from, above rest
+        v = torch.full_like(membrane[0], dynamics.rest) if start is None else start
+        for u, s, above_rest, current in zip(membrane, spikes, before, x, strict=True):
+            torch.sub(v, dynamics.rest, out=above_rest)
+            if dynamics.decay_input:
+                torch.sub(current.to(u.dtype), above_rest, out=u).mul_(rate).add_(v)
             else:
-                grad[t].addcmul_(grad[t + 1], carry[t])
-        return grad.mul_(factor / d.tau if d.decay_input else factor).to(grad_spikes.dtype), None
+                torch.sub(v, above_rest * rate, out=u).add_(current)
+            v = _fire(u, s, dynamics)
+        ctx.save_for_backward(membrane, spikes, before, x, rate)
+        ctx.dynamics = dynamics
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(v)
+        return spikes.to(x.dtype), v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_spikes: Tensor, _grad_last: None) -> tuple[Tensor, Tensor, None, None]:
+        """Back-propagate through time with the surrogate derivative, to the input and to the rate."""
+        membrane, spikes, before, x, rate = ctx.saved_tensors
+        d: LifDynamics = ctx.dynamics
+        grad, factor = _grad_membrane(grad_spikes, membrane, spikes, float(1 - rate), d)
+        driven = x - before if d.decay_input else -before
+        grad_rate = torch.sum(grad * driven).mul_(factor).to(rate.dtype)
+        if d.decay_input:
+            grad.mul_(rate)
+        return grad.mul_(factor).to(grad_spikes.dtype), grad_rate, None, None
+
+
+def _empty_states(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return room for the membranes before the reset and for the spikes, both [T, ...], at least float32."""
+    membrane = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    return membrane, torch.empty_like(membrane)
 
 
 def _charge(u: Tensor, current: Tensor, v: Tensor | None, d: LifDynamics) -> None:
-    """Write the membrane after charging into `u`; `v` is None in the first step, where the membrane is at rest."""
+    """Write the membrane after charging into `u`; `v` is None where it is at rest."""
     if v is None:
         u.copy_(current)
         if d.decay_input:
@@ -114,6 +155,27 @@ def _charge(u: Tensor, current: Tensor, v: Tensor | None, d: LifDynamics) -> Non
         torch.sub(current, above_rest, out=u).div_(d.tau).add_(v)
     else:
         torch.sub(v, above_rest / d.tau, out=u).add_(current)
+
+
+def _fire(u: Tensor, s: Tensor, d: LifDynamics) -> Tensor:
+    """Write the spikes of membranes `u` into `s` and return the membranes after the reset."""
+    torch.ge(u, d.v_threshold, out=s)
+    # s is 0 or 1, so both give the exact values of a choice between two, several times as fast on a CPU
+    return torch.sub(u, s, alpha=d.v_threshold) if d.v_reset is None else torch.lerp(u, u.new_full((), d.rest), s)
+
+
+def _grad_membrane(
+    grad_spikes: Tensor, membrane: Tensor, spikes: Tensor, keep: float, d: LifDynamics
+) -> tuple[Tensor, float]:
+    """Return a tensor and a factor whose product is dL/du; `keep` is the share of a membrane that does not leak."""
+    grad, factor = surrogate_backward(grad_spikes.to(membrane.dtype), membrane - d.v_threshold, d.surrogate, d.alpha)
+    carry = _carry(membrane, spikes, keep, d)
+    for t in range(len(grad) - 2, -1, -1):  # from the last step to the first; all is linear in the gradient
+        if carry is None:
+            grad[t].add_(grad[t + 1], alpha=keep)
+        else:
+            grad[t].addcmul_(grad[t + 1], carry[t])
+    return grad, factor
 
 
 def _carry(membrane: Tensor, spikes: Tensor, keep: float, d: LifDynamics) -> Tensor | None:
@@ -179,20 +241,42 @@ class _RecurrentLif(torch.autograd.Function):
 
 
 def lif(x: Tensor, dynamics: LifDynamics) -> Tensor:
-    """Return the spikes of a LIF layer that starts from rest.
+    """Return the spikes of a LIF layer that starts from rest; see `lif_from`."""
+    return lif_from(x, None, dynamics)[0]
+
+
+def lif_from(x: Tensor, start: Tensor | None, dynamics: LifDynamics) -> tuple[Tensor, Tensor]:
+    """Return the spikes of a LIF layer and the membranes it ends with.
 
     u_t = v_{t-1} + (x_t - (v_{t-1} - rest)) / tau with `decay_input`, else v_{t-1} - (v_{t-1} - rest) / tau + x_t;
     s_t = [u_t >= threshold]; v_t = v_reset where it spiked (hard reset) or u_t - threshold s_t (soft reset).
 
     Args:
         x: input currents [T, ...]; half-precision input gets a float32 membrane.
+        start: membranes v_0 [...] that no gradient goes to, or None for rest.
         dynamics: constants of the layer.
 
     Returns:
-        Spikes, of the shape and type of `x`.
+        Spikes, of the shape and type of `x`, and the last membranes [...], which carry no gradient.
     """
-    spikes: Tensor = _Lif.apply(x, dynamics)  # type: ignore[no-untyped-call]
-    return spikes
+    spikes, last = _Lif.apply(x, start, dynamics)  # type: ignore[no-untyped-call]
+    return spikes, last
+
+
+def plif_from(x: Tensor, rate: Tensor, start: Tensor | None, dynamics: LifDynamics) -> tuple[Tensor, Tensor]:
+    """Return the spikes of a LIF layer with a learned rate instead of 1 / tau, and the membranes it ends with.
+
+    Args:
+        x: input currents [T, ...]; half-precision input gets a float32 membrane.
+        rate: 1 / tau, a scalar that gets a gradient.
+        start: membranes v_0 [...] that no gradient goes to, or None for rest.
+        dynamics: constants of the layer, whose `tau` is not read.
+
+    Returns:
+        Spikes, of the shape and type of `x`, and the last membranes [...], which carry no gradient.
+    """
+    spikes, last = _Plif.apply(x, rate, start, dynamics)  # type: ignore[no-untyped-call]
+    return spikes, last
 
 
 def recurrent_lif(current: Tensor, weight: Tensor, bias: Tensor, dynamics: RecurrentDynamics) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,12 @@
-"""Spiking neuron layers for input with time first, and the choice of the kernel that runs them."""
+"""Spiking neuron layers for input with time first; every call starts from rest unless its state is carried on."""
 
 from __future__ import annotations
 
-import functools
-import os
-import sys
-import warnings
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,15 @@ from torch import Tensor, nn
 import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 
 # isort: split
-from spikingjelly.activation_based import functional, neuron
-from spikingjelly.activation_based import surrogate as surrogate_functions
+from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based.surrogate import MultiLevelSpikeCount
 
-from trainers.neuron_kernels import SURROGATES, LifDynamics, RecurrentDynamics, lif, recurrent_lif
+from trainers.neuron_backends import BACKENDS, FUSED_TYPES, choose_backend, fused_lif
+from trainers.neuron_kernels import SURROGATES, LifDynamics, RecurrentDynamics, lif_from, plif_from, recurrent_lif
+from trainers.neuron_kinds import MAX_SPIKE_COUNT, Clif, Glif, Ilif, Klif, Psn, surrogate_function
 
-BACKENDS = ("auto", "torch", "triton", "cuda")
-_SELECTION_VARIABLE = "SJ_LIF_CUDA_IMPLEMENTATION"  # spikingjelly reads it when its LIF operators are first loaded
-_OPERATORS = "spikingjelly._ops.lif"
-_FUSED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+NEURON_KINDS = ("lif", "if", "plif", "clif", "klif", "glif", "psn", "ilif")
+GLIF_THRESHOLD = 0.5  # what a GLIF layer starts with (arXiv 2210.13768) where 1.0 is asked for, which it cannot have
 
 
 class Lif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is untyped
@@ -32,28 +33,105 @@ class Lif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is untyped
         backend: `auto`, `torch`, `triton` or `cuda`; see `choose_backend`. It is looked up for the device of the input.
     """
 
+    carries = False
+    needs_all_steps = False
+
     def __init__(self, dynamics: LifDynamics, backend: str) -> None:
-        shape = {"sigmoid": surrogate_functions.Sigmoid, "atan": surrogate_functions.ATan}[dynamics.surrogate]
         super().__init__(
             tau=dynamics.tau,
             decay_input=dynamics.decay_input,
             v_threshold=dynamics.v_threshold,
             v_reset=dynamics.v_reset,
-            surrogate_function=shape(alpha=dynamics.alpha),
+            surrogate_function=surrogate_function(dynamics.surrogate, dynamics.alpha),
             detach_reset=dynamics.detach_reset,
             step_mode="m",
         )
         self.dynamics = dynamics
         self.backend = backend
+        self.last: Tensor | None = None
+
+    def forget(self) -> None:
+        """Drop the membranes of the last call."""
+        self.last = None
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         """Return the spikes, of the input's shape [T, ...] and type."""
-        if x_seq.dtype not in _FUSED_TYPES or choose_backend(self.backend, x_seq.device) == "torch":
-            return lif(x_seq, self.dynamics)
-        return _fused_lif(x_seq, self.dynamics, self.surrogate_function)
+        spikes, last = self._run(x_seq, self.last)
+        if self.carries:
+            self.last = last
+        return spikes
+
+    def _run(self, x: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
+        leaks = math.isfinite(self.dynamics.tau)  # the fused kernels divide by tau
+        if not leaks or x.dtype not in FUSED_TYPES or choose_backend(self.backend, x.device) == "torch":
+            return lif_from(x, start, self.dynamics)
+        return fused_lif(x, start, self.dynamics, self.surrogate_function)
 
 
-def make_lif(
+class Plif(neuron.ParametricLIFNode):  # type: ignore[misc]
+    """LIF layer that learns its time constant, 1 / tau = sigmoid(w); every call starts from rest (arXiv 2007.05785).
+
+    Args:
+        dynamics: constants of the layer; tau is the one it starts with.
+    """
+
+    carries = False
+    needs_all_steps = False
+
+    def __init__(self, dynamics: LifDynamics) -> None:
+        super().__init__(
+            init_tau=dynamics.tau,
+            decay_input=dynamics.decay_input,
+            v_threshold=dynamics.v_threshold,
+            v_reset=dynamics.v_reset,
+            surrogate_function=surrogate_function(dynamics.surrogate, dynamics.alpha),
+            detach_reset=dynamics.detach_reset,
+            step_mode="m",
+        )
+        self.dynamics = dynamics
+        self.last: Tensor | None = None
+
+    def forget(self) -> None:
+        """Drop the membranes of the last call."""
+        self.last = None
+
+    def multi_step_forward(self, x_seq: Tensor) -> Tensor:
+        """Return the spikes, of the input's shape [T, ...] and type."""
+        spikes, last = plif_from(x_seq, self.w.sigmoid(), self.last, self.dynamics)
+        if self.carries:
+            self.last = last
+        return spikes
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What a kind of neuron cannot be told: argument -> the values that are let pass, the first being the default."""
+
+    fixed: dict[str, tuple[object, ...]]
+    needs_time_steps: bool = False
+
+
+_RULES = {
+    "lif": _Rules({}),
+    "if": _Rules({"tau": (2.0,), "decay_input": (True, False)}),
+    "plif": _Rules({}),
+    "klif": _Rules({}),
+    "clif": _Rules({"v_reset": (0.0, None), "decay_input": (True, False), "detach_reset": (True, False)}),
+    "ilif": _Rules(
+        {"v_reset": (0.0, None), "decay_input": (True, False), "surrogate": ("sigmoid",), "surrogate_alpha": (4.0,)}
+    ),
+    "glif": _Rules(
+        {"tau": (2.0,), "v_reset": (0.0,), "decay_input": (True,), "detach_reset": (True, False)},
+        needs_time_steps=True,
+    ),
+    "psn": _Rules(
+        {"tau": (2.0,), "v_reset": (0.0,), "decay_input": (True,), "detach_reset": (True,)}, needs_time_steps=True
+    ),
+}
+
+
+def make_neuron(
+    kind: str,
     *,
     tau: float = 2.0,
     v_threshold: float = 1.0,
@@ -63,35 +141,73 @@ def make_lif(
     surrogate: str = "sigmoid",
     surrogate_alpha: float = 4.0,
     backend: str = "auto",
-) -> Lif:
-    """Build a LIF layer: u = v + (x - v) / tau, spike where u >= v_threshold, then reset (Spikformer, 2023).
+    time_steps: int | None = None,
+) -> nn.Module:
+    """Build a spiking layer over [T, ...] that starts every call from rest.
+
+    `lif`, `if` (no leak) and `plif` (learned tau) take every argument that their equations have. The others have
+    arguments that they cannot use; such an argument must keep its default (or the value that the kind has anyway):
+
+    | kind | not used | instead |
+    |---|---|---|
+    | `if` | tau, decay_input | u = v + x |
+    | `clif` | v_reset, decay_input, detach_reset | soft reset by threshold + sigmoid(m), not detached; x whole |
+    | `ilif` | v_reset, decay_input, surrogate | soft reset, x whole, rectangular derivative on [0, 4] |
+    | `glif` | tau, v_reset, decay_input, detach_reset | all learned; v_threshold is the start, 1.0 means 0.5 |
+    | `psn` | tau, v_reset, decay_input, detach_reset | no reset; v_threshold is the start of a learned threshold |
+
+    `klif` uses all. `glif` and `psn` have parameters per time step. `backend` matters to `lif` alone.
 
     Args:
+        kind: one of `NEURON_KINDS`.
         tau: membrane time constant in time steps, > 1.
         v_threshold: firing threshold; a tie fires.
         v_reset: value of the hard reset, or None to subtract the threshold.
         decay_input: divide the input by tau as well.
         detach_reset: let no gradient through the reset.
-        surrogate: shape of the surrogate derivative, `sigmoid` or `atan`.
+        surrogate: shape of the surrogate derivative: `sigmoid`, `atan`, `piecewise_quadratic` or `rect`.
         surrogate_alpha: its slope, > 0.
         backend: `auto`, `torch`, `triton` or `cuda`.
+        time_steps: time steps T of every call, for `glif` and `psn`.
 
     Returns:
         A layer for input [T, ...] that returns spikes of the same shape.
 
     Raises:
-        ValueError: tau <= 1, or an unknown surrogate or backend.
+        ValueError: tau <= 1; an unknown kind, surrogate or backend; an argument that the kind cannot use is set; no
+            `time_steps` for a kind that needs them; or a threshold of `glif` outside (0, 1).
     """
-    _check_surrogate(surrogate)
-    if tau <= 1:
-        raise ValueError(f"tau must be greater than 1, got {tau}")
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown neuron backend '{backend}'; known: {', '.join(BACKENDS)}")
+    given = {"tau": tau, "v_reset": v_reset, "decay_input": decay_input, "detach_reset": detach_reset}
+    _check_arguments(kind, given | {"surrogate": surrogate, "surrogate_alpha": surrogate_alpha}, backend, time_steps)
     reset = None if v_reset is None else float(v_reset)
     dynamics = LifDynamics(
         float(tau), float(v_threshold), reset, decay_input, detach_reset, surrogate, float(surrogate_alpha)
     )
-    return Lif(dynamics, backend)
+    if kind == "lif":
+        return Lif(dynamics, backend)
+    if kind == "plif":
+        return Plif(dynamics)
+    if kind == "if":
+        no_leak = LifDynamics(math.inf, dynamics.v_threshold, reset, False, detach_reset, surrogate, dynamics.alpha)
+        return Lif(no_leak, backend)
+    return _spikingjelly_kind(kind, dynamics, time_steps or 0)
+
+
+def make_lif(**options: Any) -> Lif:
+    """Build a LIF layer: u = v + (x - v) / tau, spike where u >= v_threshold, then reset (Spikformer, 2023).
+
+    Args:
+        options: see `make_neuron`.
+
+    Returns:
+        A layer for input [T, ...] that returns spikes of the same shape.
+
+    Raises:
+        ValueError: see `make_neuron`.
+    """
+    layer = make_neuron("lif", **options)
+    assert isinstance(layer, Lif)
+    return layer
 
 
 class RecurrentLif(nn.Module):
@@ -104,7 +220,7 @@ class RecurrentLif(nn.Module):
         size: neurons H.
         beta: membrane decay, clamped to [0, 1].
         v_threshold: firing threshold, strict.
-        surrogate: shape of the surrogate derivative, `sigmoid` or `atan`.
+        surrogate: shape of the surrogate derivative, as in `make_neuron`.
         surrogate_alpha: its slope; atan with 2 gives 1 / (1 + (pi x)^2).
     """
 
@@ -147,12 +263,43 @@ def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
         Module names ("block.0.attn.q_lif") mapped to layers; a layer returns its spikes, or a tuple that starts with
         them.
     """
-    kinds = (neuron.BaseNode, RecurrentLif)
+    kinds = (neuron.BaseNode, Glif, Psn, RecurrentLif)
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
+@contextmanager
+def carried_state(model: nn.Module) -> Iterator[None]:
+    """Let every spiking layer start a call where its previous call ended, inside the `with` block.
+
+    Calls with the slices of an input, one after the other, then give the spikes of one call with all time steps. No
+    gradient goes from one call to another. The states are dropped at entry and at exit.
+
+    Args:
+        model: any module.
+
+    Raises:
+        RuntimeError: a layer works on all time steps at once (`glif`, `psn`) or keeps no state (RLIF).
+    """
+    layers: dict[str, Any] = dict(spiking_layers(model))
+    for name, layer in layers.items():
+        if isinstance(layer, RecurrentLif) or layer.needs_all_steps:
+            kind = type(layer).__name__
+            raise RuntimeError(
+                f"layer '{name}' ({kind}) works on all time steps at once: run the model with all of them in one call"
+            )
+    try:
+        for layer in layers.values():
+            layer.forget()
+            layer.carries = True
+        yield
+    finally:
+        for layer in layers.values():
+            layer.forget()
+            layer.carries = False
+
+
 def backend_of(model: nn.Module, device: torch.device) -> str:
-    """Return the kernel that runs the spiking layers of a model; recurrent layers always run on torch.
+    """Return the kernel that runs the LIF layers of a model; all other kinds always run on torch.
 
     Args:
         model: any module.
@@ -162,78 +309,48 @@ def backend_of(model: nn.Module, device: torch.device) -> str:
     return choose_backend(requested, device)
 
 
-def choose_backend(requested: str, device: torch.device) -> str:
-    """Decide which kernel runs LIF layers on a device, checking a fused one once against torch.
+def _spikingjelly_kind(kind: str, d: LifDynamics, time_steps: int) -> nn.Module:
+    """Build a layer of a kind that runs on spikingjelly's code."""
+    surrogate = surrogate_function(d.surrogate, d.alpha)
+    if kind == "klif":
+        return Klif(
+            tau=d.tau,
+            decay_input=d.decay_input,
+            v_threshold=d.v_threshold,
+            v_reset=d.v_reset,
+            surrogate_function=surrogate,
+            detach_reset=d.detach_reset,
+            step_mode="m",
+        )
+    if kind == "clif":
+        return Clif(tau=d.tau, v_threshold=d.v_threshold, surrogate_function=surrogate, step_mode="m")
+    if kind == "ilif":
+        counts = MultiLevelSpikeCount(MAX_SPIKE_COUNT)
+        return Ilif(d.tau, d.v_threshold, counts, detach_reset=d.detach_reset, step_mode="m")
+    if kind == "psn":
+        return Psn(time_steps, d.v_threshold, surrogate)
+    threshold = GLIF_THRESHOLD if d.v_threshold == 1 else d.v_threshold
+    if not 0 < threshold < 1:
+        raise ValueError(f"the threshold of a 'glif' layer must be between 0 and 1, got {threshold}")
+    return Glif(time_steps, threshold, surrogate)
 
-    The answer is kept per process. A fused kernel must give the same spikes and gradients as torch on a small case.
 
-    Args:
-        requested: `auto` (the fastest there is), `torch`, `triton` or `cuda`.
-        device: where the layers run.
-
-    Returns:
-        `torch`, `triton` or `cuda`. What differs from an explicit request is warned about, once.
-    """
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    return _choose_backend(requested, device)
-
-
-@functools.cache
-def _choose_backend(requested: str, device: torch.device) -> str:
-    if device.type != "cuda" or requested == "torch":
-        if requested in ("triton", "cuda"):
-            _warn_fallback(requested, device, "it needs an NVIDIA GPU", "torch")
-        return "torch"
-    if requested != "auto" and _OPERATORS not in sys.modules:
-        os.environ[_SELECTION_VARIABLE] = requested
-    try:
-        found = functional.neuron_implementation("lif", device)
-        name = str(found["implementation"])
-        if name not in ("triton", "cuda"):
-            name = "torch"
-        elif not _agrees_with_torch(device):
-            _warn_fallback(name, device, "its spikes or gradients differ from those of torch on a small case", "torch")
-            return "torch"
-    except (RuntimeError, ImportError, OSError) as error:
-        _warn_fallback(requested, device, str(error), "torch")
-        return "torch"
-    if requested not in ("auto", name):
-        reason = found["unavailable"].get(requested, f"set {_SELECTION_VARIABLE}={requested} before starting")
-        _warn_fallback(requested, device, str(reason), name)
-    return name
+def _check_arguments(kind: str, given: dict[str, Any], backend: str, time_steps: int | None) -> None:
+    if kind not in _RULES:
+        raise ValueError(f"unknown kind of neuron '{kind}'; known: {', '.join(NEURON_KINDS)}")
+    _check_surrogate(given["surrogate"])
+    if given["tau"] <= 1:
+        raise ValueError(f"tau must be greater than 1, got {given['tau']}")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown neuron backend '{backend}'; known: {', '.join(BACKENDS)}")
+    rules = _RULES[kind]
+    for name, allowed in rules.fixed.items():
+        if given[name] not in allowed:
+            raise ValueError(f"a '{kind}' layer has no use for {name} = {given[name]}; leave it at {allowed[0]}")
+    if rules.needs_time_steps and not time_steps:
+        raise ValueError(f"a '{kind}' layer has parameters for each time step and needs time_steps, got {time_steps}")
 
 
 def _check_surrogate(surrogate: str) -> None:
     if surrogate not in SURROGATES:
         raise ValueError(f"unknown surrogate '{surrogate}'; known: {', '.join(SURROGATES)}")
-
-
-def _warn_fallback(backend: str, device: torch.device, reason: str, instead: str) -> None:
-    message = f"neuron backend '{backend}' is not used on {device}: {reason}; '{instead}' runs instead"
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-
-def _fused_lif(x: Tensor, d: LifDynamics, surrogate_function: object) -> Tensor:
-    """Run spikingjelly's fused kernel; it wants a float32 membrane whatever the type of the input."""
-    start = torch.full(x.shape[1:], d.rest, dtype=torch.float32, device=x.device)
-    spikes, _, _ = functional.lif_multi_step(
-        x, start, d.tau, d.decay_input, d.v_threshold, d.v_reset, surrogate_function, d.detach_reset
-    )
-    result: Tensor = spikes
-    return result
-
-
-def _agrees_with_torch(device: torch.device) -> bool:
-    """Compare the fused kernel's spikes and gradients with torch on currents that make neurons fire, reset and rest."""
-    dynamics = LifDynamics(2.0, 1.0, 0.0, decay_input=True, detach_reset=True, surrogate="sigmoid", alpha=4.0)
-    steps = torch.arange(4 * 32, dtype=torch.float32, device=device).view(4, 32)
-    fused = (torch.sin(steps) * 2 + 1).requires_grad_()
-    plain = fused.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        fused_spikes = _fused_lif(fused, dynamics, surrogate_functions.Sigmoid(alpha=4.0))
-        plain_spikes = lif(plain, dynamics)
-        weights = torch.cos(steps)
-        (fused_grad,) = torch.autograd.grad((fused_spikes * weights).sum(), fused)
-        (plain_grad,) = torch.autograd.grad((plain_spikes * weights).sum(), plain)
-    return torch.equal(fused_spikes, plain_spikes) and torch.allclose(fused_grad, plain_grad, rtol=1e-4, atol=1e-6)

@@ -1,12 +1,9 @@
-"""LIF layers against spikingjelly and a plain recurrent loop, and the choice of their kernel."""
+"""Spiking layers against spikingjelly and plain loops, and states that are carried from call to call."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import sys
-import warnings
-from collections.abc import Iterator
+import math
 
 import pytest
 import torch
@@ -17,11 +14,14 @@ import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 # isort: split
 from spikingjelly.activation_based import neuron, surrogate
 
-from trainers import neuron_kernels, neurons
-from trainers.neurons import RecurrentLif, choose_backend, make_lif, spiking_layers
+from trainers.neurons import NEURON_KINDS, RecurrentLif, carried_state, make_lif, make_neuron, spiking_layers
 
-CUDA = torch.device("cuda", 0)
-SHAPES = {"sigmoid": surrogate.Sigmoid, "atan": surrogate.ATan}
+SHAPES = {
+    "sigmoid": surrogate.Sigmoid,
+    "atan": surrogate.ATan,
+    "piecewise_quadratic": surrogate.PiecewiseQuadratic,
+    "rect": surrogate.Rect,
+}
 
 
 def currents(dtype: torch.dtype = torch.float32, steps: int = 6) -> Tensor:
@@ -34,7 +34,7 @@ def currents(dtype: torch.dtype = torch.float32, steps: int = 6) -> Tensor:
 
 @pytest.mark.parametrize(
     ("v_reset", "decay_input", "detach_reset", "shape"),
-    list(itertools.product([0.0, -0.25, None], [True, False], [True, False], ["sigmoid", "atan"])),
+    list(itertools.product([0.0, -0.25, None], [True, False], [True, False], SHAPES)),
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_lif_equals_spikingjelly(
@@ -81,10 +81,149 @@ def test_half_precision_input_gets_a_float32_membrane(dtype: torch.dtype) -> Non
 def test_lif_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="tau must be greater than 1, got 1"):
         make_lif(tau=1.0)
-    with pytest.raises(ValueError, match="unknown surrogate 'relu'; known: sigmoid, atan"):
+    with pytest.raises(ValueError, match="unknown surrogate 'relu'; known: sigmoid, atan, piecewise_quadratic, rect"):
         make_lif(surrogate="relu")
     with pytest.raises(ValueError, match="unknown neuron backend 'cupy'; known: auto, torch"):
         make_lif(backend="cupy")
+
+
+# --- the other kinds --------------------------------------------------------------------------------------------------
+
+
+def loss_weights(x: Tensor) -> Tensor:
+    return torch.cos(torch.arange(x.numel(), dtype=x.dtype)).view(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("v_reset", "decay_input", "detach_reset", "shape"),
+    list(itertools.product([0.0, -0.25, None], [True, False], [True, False], ["sigmoid", "atan"])),
+)
+def test_plif_equals_a_plain_loop(v_reset: float | None, decay_input: bool, detach_reset: bool, shape: str) -> None:
+    options = {"v_reset": v_reset, "decay_input": decay_input, "detach_reset": detach_reset, "v_threshold": 0.8}
+    layer = make_neuron("plif", tau=3.0, surrogate=shape, surrogate_alpha=2.5, **options).double()
+    assert {name: value.shape for name, value in layer.state_dict().items()} == {"w": ()}
+    assert layer.w.item() == pytest.approx(-math.log(3.0 - 1.0))
+    x, y = currents(torch.float64).requires_grad_(), currents(torch.float64).requires_grad_()
+    w = layer.w.detach().clone().requires_grad_()
+    rest = 0.0 if v_reset is None else v_reset
+    v, reference = torch.full_like(y[0], rest), []
+    for current in y:
+        v = v + (current - (v - rest)) * w.sigmoid() if decay_input else v - (v - rest) * w.sigmoid() + current
+        spike = SHAPES[shape](alpha=2.5)(v - 0.8)
+        reset = spike.detach() if detach_reset else spike
+        v = v - 0.8 * reset if v_reset is None else (1 - reset) * v + reset * v_reset
+        reference.append(spike)
+    spikes = layer(x)
+    assert torch.equal(spikes, torch.stack(reference))
+    (spikes * loss_weights(x)).sum().backward()
+    (torch.stack(reference) * loss_weights(x)).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(layer.w.grad, w.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_plif_equals_spikingjelly() -> None:
+    ours = make_neuron("plif", tau=2.0)
+    theirs = neuron.ParametricLIFNode(init_tau=2.0, detach_reset=True, step_mode="m")
+    x, y = currents().requires_grad_(), currents().requires_grad_()
+    spikes, reference = ours(x), theirs(y)
+    assert torch.equal(spikes, reference)
+    (spikes * loss_weights(x)).sum().backward()
+    (reference * loss_weights(y)).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(ours.w.grad, theirs.w.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_if_equals_spikingjelly() -> None:
+    ours = make_neuron("if", v_threshold=1.5)
+    theirs = neuron.IFNode(v_threshold=1.5, detach_reset=True, step_mode="m")
+    x, y = currents().requires_grad_(), currents().requires_grad_()
+    spikes, reference = ours(x), theirs(y)
+    assert torch.equal(spikes, reference)
+    (spikes * loss_weights(x)).sum().backward()
+    (reference * loss_weights(y)).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", NEURON_KINDS)
+def test_every_kind_starts_from_rest_and_is_listed(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = make_neuron(kind, time_steps=6).double()
+    x = currents(torch.float64).requires_grad_()
+    spikes = layer(x)
+    assert 0.02 < spikes.mean() < 3
+    assert torch.equal(layer(x), spikes)
+    assert torch.equal(layer(x[:, :1]), spikes[:, :1])
+    spikes.sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+    assert not [name for name in layer.state_dict() if name not in dict(layer.named_parameters())]
+    assert list(spiking_layers(torch.nn.Sequential(torch.nn.Identity(), layer))) == ["1"]
+
+
+@pytest.mark.parametrize("kind", NEURON_KINDS)
+def test_half_precision_leaves_membranes_in_float32(kind: str) -> None:
+    torch.manual_seed(0)
+    layer, x = make_neuron(kind, time_steps=6), currents().bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        spikes = layer(x)
+    assert spikes.dtype == torch.bfloat16
+    assert torch.equal(spikes.float(), layer(x.float()))
+
+
+@pytest.mark.parametrize("kind", ["lif", "if", "plif", "clif", "klif", "ilif"])
+def test_a_carried_state_makes_steps_equal_to_one_call(kind: str) -> None:
+    model = torch.nn.Sequential(make_neuron(kind), torch.nn.Linear(40, 40), make_neuron(kind, v_threshold=0.3)).double()
+    x = currents(torch.float64)
+    together = model(x)
+    with carried_state(model):
+        model(x[:2])
+    with carried_state(model):
+        steps = [model(step) for step in x.split(1)]
+    assert torch.equal(torch.cat(steps), together)
+    assert not torch.equal(torch.cat([model(step) for step in x.split(1)]), together)
+    assert torch.equal(model(x), together)
+
+
+@pytest.mark.parametrize("kind", ["glif", "psn"])
+def test_kinds_that_need_all_steps_refuse_to_be_carried(kind: str) -> None:
+    model = torch.nn.Sequential(make_lif(), make_neuron(kind, time_steps=6))
+    with pytest.raises(RuntimeError, match=r"layer '1' \(.*\) works on all time steps at once"), carried_state(model):
+        pass
+    with pytest.raises(ValueError, match=f"a '{kind}' layer made for 6 time steps got 2"):
+        model[1](currents()[:2])
+    with pytest.raises(ValueError, match=f"a '{kind}' layer has parameters for each time step and needs time_steps"):
+        make_neuron(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "value"),
+    [
+        ("if", "tau", 3.0),
+        ("clif", "v_reset", -0.5),
+        ("ilif", "surrogate", "atan"),
+        ("ilif", "v_reset", 0.5),
+        ("glif", "tau", 4.0),
+        ("psn", "v_reset", None),
+    ],
+)
+def test_a_kind_refuses_what_it_cannot_use(kind: str, argument: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"a '{kind}' layer has no use for {argument} = "):
+        make_neuron(kind, time_steps=4, **{argument: value})
+
+
+def test_thresholds_that_are_learned_start_where_they_are_told() -> None:
+    assert make_neuron("psn", v_threshold=0.5, time_steps=4).bias.unique().item() == -0.5
+    for given, threshold in ((0.3, 0.3), (1.0, 0.5)):
+        layer = make_neuron("glif", v_threshold=given, time_steps=4)
+        assert layer.v_threshold.sigmoid().item() == pytest.approx(threshold)
+    with pytest.raises(ValueError, match=r"'glif' layer must be between 0 and 1, got 1\.5"):
+        make_neuron("glif", v_threshold=1.5, time_steps=4)
+
+
+def test_unknown_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown kind of neuron 'liff'; known: lif, if, plif"):
+        make_neuron("liff")
 
 
 # --- recurrent LIF ----------------------------------------------------------------------------------------------------
@@ -162,99 +301,3 @@ def test_recurrent_lif_clamps_beta() -> None:
 def test_spiking_layers_are_found_by_name() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), make_lif(), RecurrentLif(2))
     assert list(spiking_layers(model)) == ["1", "2"]
-
-
-# --- kernel -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def forget_choices() -> Iterator[None]:
-    neurons._choose_backend.cache_clear()
-    yield
-    neurons._choose_backend.cache_clear()
-
-
-def on_a_gpu(monkeypatch: pytest.MonkeyPatch, implementation: str, *, agrees: bool = True, **unavailable: str) -> None:
-    """Pretend that spikingjelly found an implementation on a GPU."""
-    found = {"implementation": implementation, "unavailable": unavailable}
-    monkeypatch.setattr(neurons.functional, "neuron_implementation", lambda *args: found)
-    monkeypatch.setattr(neurons, "_agrees_with_torch", lambda device: agrees)
-
-
-def test_a_cpu_runs_torch() -> None:
-    assert choose_backend("auto", torch.device("cpu")) == "torch"
-    assert choose_backend("torch", torch.device("cpu")) == "torch"
-
-
-def test_a_kernel_that_cannot_run_is_replaced_with_one_warning() -> None:
-    with pytest.warns(
-        RuntimeWarning, match="'triton' is not used on cpu: it needs an NVIDIA GPU; 'torch' runs instead"
-    ):
-        assert choose_backend("triton", torch.device("cpu")) == "torch"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert choose_backend("triton", torch.device("cpu")) == "torch"
-
-
-def test_auto_takes_what_spikingjelly_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_a_gpu(monkeypatch, "triton", cuda="not built")
-    assert choose_backend("auto", CUDA) == "triton"
-
-
-def test_torch_is_honoured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_a_gpu(monkeypatch, "cuda")
-    assert choose_backend("torch", CUDA) == "torch"
-
-
-def test_the_kernel_that_really_runs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_a_gpu(monkeypatch, "triton", cuda="not built")
-    with pytest.warns(RuntimeWarning, match="'cuda' is not used on cuda:0: not built; 'triton' runs instead"):
-        assert choose_backend("cuda", CUDA) == "triton"
-
-
-def test_a_kernel_that_disagrees_with_torch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_a_gpu(monkeypatch, "triton", agrees=False)
-    with pytest.warns(RuntimeWarning, match="differ from those of torch"):
-        assert choose_backend("auto", CUDA) == "torch"
-
-
-def test_a_kernel_that_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object) -> object:
-        raise RuntimeError("no implementation available")
-
-    monkeypatch.setattr(neurons.functional, "neuron_implementation", fail)
-    with pytest.warns(RuntimeWarning, match="no implementation available; 'torch' runs instead"):
-        assert choose_backend("triton", CUDA) == "torch"
-
-
-def test_an_explicit_choice_is_told_to_spikingjelly_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_a_gpu(monkeypatch, "triton")
-    monkeypatch.setenv("SJ_LIF_CUDA_IMPLEMENTATION", "auto")
-    monkeypatch.delitem(sys.modules, "spikingjelly._ops.lif", raising=False)
-    choose_backend("triton", CUDA)
-    assert os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] == "triton"
-
-
-def test_the_self_check_knows_right_from_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = torch.get_rng_state()
-    cpu = torch.device("cpu")
-    assert neurons._agrees_with_torch(cpu)  # spikingjelly's own operator, which also runs on a CPU
-    fused = neurons._fused_lif
-    monkeypatch.setattr(neurons, "_fused_lif", lambda x, d, s: fused(x * 1.05, d, s))
-    assert not neurons._agrees_with_torch(cpu)
-    monkeypatch.setattr(neurons, "_fused_lif", lambda x, d, s: fused(x, d, surrogate.Sigmoid(alpha=3.0)))
-    assert not neurons._agrees_with_torch(cpu)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_lif_runs_the_kernel_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, calls = currents(), []
-    fused = neurons._fused_lif
-    monkeypatch.setattr(neurons, "choose_backend", lambda requested, device: "triton")
-    monkeypatch.setattr(neurons, "_fused_lif", lambda x, d, s: calls.append(x.dtype) or fused(x, d, s))
-    lif = make_lif(backend="triton")
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):  # double precision has no fused kernel
-        torch.testing.assert_close(lif(x.to(dtype)), neuron_kernels.lif(x.to(dtype), lif.dynamics))
-    assert torch.float32 in calls
-    assert torch.bfloat16 in calls
-    assert torch.float64 not in calls

@@ -1,0 +1,121 @@
+"""The choice of the kernel that runs LIF layers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
+
+# isort: split
+from spikingjelly.activation_based import surrogate
+
+from trainers import neuron_backends, neuron_kernels, neurons
+from trainers.neuron_backends import choose_backend
+from trainers.neurons import make_lif
+
+CUDA = torch.device("cuda", 0)
+
+
+def currents() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(6, 3, 40, generator=generator) * 2 + 0.5
+
+
+@pytest.fixture(autouse=True)
+def forget_choices() -> Iterator[None]:
+    neuron_backends._choose_backend.cache_clear()
+    yield
+    neuron_backends._choose_backend.cache_clear()
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch, implementation: str, *, agrees: bool = True, **unavailable: str) -> None:
+    """Pretend that spikingjelly found an implementation on a GPU."""
+    found = {"implementation": implementation, "unavailable": unavailable}
+    monkeypatch.setattr(neuron_backends.functional, "neuron_implementation", lambda *args: found)
+    monkeypatch.setattr(neuron_backends, "_agrees_with_torch", lambda device: agrees)
+
+
+def test_a_cpu_runs_torch() -> None:
+    assert choose_backend("auto", torch.device("cpu")) == "torch"
+    assert choose_backend("torch", torch.device("cpu")) == "torch"
+
+
+def test_a_kernel_that_cannot_run_is_replaced_with_one_warning() -> None:
+    with pytest.warns(
+        RuntimeWarning, match="'triton' is not used on cpu: it needs an NVIDIA GPU; 'torch' runs instead"
+    ):
+        assert choose_backend("triton", torch.device("cpu")) == "torch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_backend("triton", torch.device("cpu")) == "torch"
+
+
+def test_auto_takes_what_spikingjelly_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch, "triton", cuda="not built")
+    assert choose_backend("auto", CUDA) == "triton"
+
+
+def test_torch_is_honoured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch, "cuda")
+    assert choose_backend("torch", CUDA) == "torch"
+
+
+def test_the_kernel_that_really_runs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch, "triton", cuda="not built")
+    with pytest.warns(RuntimeWarning, match="'cuda' is not used on cuda:0: not built; 'triton' runs instead"):
+        assert choose_backend("cuda", CUDA) == "triton"
+
+
+def test_a_kernel_that_disagrees_with_torch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch, "triton", agrees=False)
+    with pytest.warns(RuntimeWarning, match="differ from those of torch"):
+        assert choose_backend("auto", CUDA) == "torch"
+
+
+def test_a_kernel_that_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> object:
+        raise RuntimeError("no implementation available")
+
+    monkeypatch.setattr(neuron_backends.functional, "neuron_implementation", fail)
+    with pytest.warns(RuntimeWarning, match="no implementation available; 'torch' runs instead"):
+        assert choose_backend("triton", CUDA) == "torch"
+
+
+def test_an_explicit_choice_is_told_to_spikingjelly_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu(monkeypatch, "triton")
+    monkeypatch.setenv("SJ_LIF_CUDA_IMPLEMENTATION", "auto")
+    monkeypatch.delitem(sys.modules, "spikingjelly._ops.lif", raising=False)
+    choose_backend("triton", CUDA)
+    assert os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] == "triton"
+
+
+def test_the_self_check_knows_right_from_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.get_rng_state()
+    cpu = torch.device("cpu")
+    assert neuron_backends._agrees_with_torch(cpu)  # spikingjelly's own operator, which also runs on a CPU
+    fused = neuron_backends.fused_lif
+    monkeypatch.setattr(neuron_backends, "fused_lif", lambda x, v, d, s: fused(x * 1.05, v, d, s))
+    assert not neuron_backends._agrees_with_torch(cpu)
+    monkeypatch.setattr(neuron_backends, "fused_lif", lambda x, v, d, s: fused(x, v, d, surrogate.Sigmoid(alpha=3.0)))
+    assert not neuron_backends._agrees_with_torch(cpu)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lif_runs_the_kernel_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, calls = currents(), []
+    fused = neurons.fused_lif
+    monkeypatch.setattr(neurons, "choose_backend", lambda requested, device: "triton")
+    monkeypatch.setattr(neurons, "fused_lif", lambda x, v, d, s: calls.append(x.dtype) or fused(x, v, d, s))
+    lif = make_lif(backend="triton")
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):  # double precision has no fused kernel
+        torch.testing.assert_close(lif(x.to(dtype)), neuron_kernels.lif(x.to(dtype), lif.dynamics))
+    assert torch.float32 in calls
+    assert torch.bfloat16 in calls
+    assert torch.float64 not in calls

@@ -148,7 +148,7 @@ class SpikingTransformer(nn.Module):
     def _logits_of_steps(self, x: Tensor) -> Tensor:
         self._refuse_steps_in_training()
         with carried_state(self):
-            return torch.cat([self._logits(step) for step in x.split(1)])
+            return torch.cat([self._logits(step) for step in x.unsqueeze(1)])
 
     def _maps(self, x: Tensor, wanted: Sequence[int], last: int) -> list[Tensor]:
         found = []
@@ -163,7 +163,7 @@ class SpikingTransformer(nn.Module):
         self._refuse_steps_in_training()
         with carried_state(self):
             sums: list[Tensor] = []
-            for step in x.split(1):
+            for step in x.unsqueeze(1):
                 maps = self._maps(step, wanted, last)
                 sums = [total + one for total, one in zip(sums, maps, strict=True)] if sums else maps
         return [total / len(x) for total in sums]
@@ -225,4 +225,5 @@ def build(kind: type[SpikingTransformer], name: str, pretrained: bool, kwargs: d
         return model
     model.reset_classifier(0)
     every = tuple(range(len(model.feature_info)))
-    return FeatureGetterNet(model, out_indices=every if indices is None else indices, prune=False)
+    features: nn.Module = FeatureGetterNet(model, out_indices=every if indices is None else indices, prune=False)
+    return features

@@ -51,13 +51,15 @@ class Neurons:
     """Make the spiking layers of one model.
 
     Args:
+        time_steps: time steps T, for the kinds of neurons that have parameters for each.
         options: see `NeuronOptions`.
 
     Raises:
-        ValueError: an option is unknown or does not fit the kind of neuron.
+        TypeError: an option is unknown.
+        ValueError: an option does not fit the kind of neuron.
     """
 
-    def __init__(self, **options: Unpack[NeuronOptions]) -> None:
+    def __init__(self, time_steps: int | None = None, **options: Unpack[NeuronOptions]) -> None:
         unknown = options.keys() - NeuronOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"unknown arguments: {', '.join(sorted(unknown))}")
@@ -77,6 +79,7 @@ class Neurons:
         self._surrogate = options.get("surrogate", "sigmoid")
         self._surrogate_alpha = options.get("surrogate_alpha", 4.0)
         self._backend = options.get("backend", "auto")
+        self._time_steps = time_steps
 
     def make(self, group: Group) -> nn.Module:
         """Make a layer over [T, ...] with the threshold of its group."""
@@ -98,4 +101,5 @@ class Neurons:
             surrogate=self._surrogate,
             surrogate_alpha=self._surrogate_alpha,
             backend=self._backend,
+            time_steps=self._time_steps,
         )

@@ -1,0 +1,267 @@
+"""Spike-driven Transformer: membrane shortcuts, attention that masks channels (Yao et al., 2023, arXiv 2307.01694)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+from torch import Tensor, nn
+
+import trainers.torchvision_ops  # noqa: F401  # before timm
+
+# isort: split
+from timm.models import register_model
+
+from trainers.models.attention import SpikeDrivenSelfAttention, SpikingAttention
+from trainers.models.backbone import SpikingTransformer, build
+from trainers.models.blocks import Block, SpikingMlp
+from trainers.models.layers import ConvBn, ConvBnNeuron, NeuronConvBn, UnusedNeuron, draw_weights, halve, halvings
+from trainers.models.neuron_options import NeuronOptions, Neurons
+
+_STAGES = 4
+
+
+class SdtTokenizer(nn.Module):
+    """Four 3 x 3 convolutions and a relative position embedding around which the membrane of the fourth goes.
+
+    The pools come last: with n halvings, the last n of the four stages pool, the fourth one its membrane and the
+    others their spikes.
+
+    Args:
+        in_channels: channels of the input.
+        dim: width D.
+        pools: halvings, 0 to 4.
+        neurons: makes the spiking layers.
+        keep_dead_parameters: keep those of a neuron that the published code never runs.
+    """
+
+    def __init__(self, in_channels: int, dim: int, pools: int, neurons: Neurons, *, keep_dead_parameters: bool) -> None:
+        super().__init__()
+        widths = (in_channels, dim // 8, dim // 4, dim // 2)
+        pooled = [stage >= _STAGES - pools for stage in range(_STAGES)]
+        self.stages = nn.ModuleList(
+            ConvBnNeuron(
+                widths[stage],
+                widths[stage + 1],
+                3,
+                neuron=neurons.make("tokenizer"),
+                pool="after_neuron" if pooled[stage] else "none",
+            )
+            for stage in range(_STAGES - 1)
+        )
+        self.last = ConvBn(widths[-1], dim, 3)
+        self.pool_last = pooled[-1]
+        self.rpe = NeuronConvBn(dim, dim, 3, neuron=neurons.make("tokenizer"))
+        if keep_dead_parameters:
+            self.unused_neuron = UnusedNeuron(neurons.make("tokenizer"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return membranes [T, B, D, H', W'] of [T, B, C, H, W]."""
+        for stage in self.stages:
+            x = stage(x)
+        x = self.last(x)
+        if self.pool_last:
+            x = halve(x)
+        out: Tensor = self.rpe(x) + x
+        return out
+
+
+class EventPooledAttention(SpikeDrivenSelfAttention):
+    """SDSA-1 whose products k * v and q * mask are max-pooled over windows of 3 tokens x 3 channels.
+
+    The released code does so on CIFAR10-DVS alone; the paper does not mention it.
+    """
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return spikes [T, B, heads, d, N] of spikes q, k, v of that shape."""
+        mask: Tensor = self.neuron(_pool_tokens(k * v).sum(-1, keepdim=True))
+        return _pool_tokens(q * mask)
+
+    def accumulations(self, *inputs: Tensor) -> Tensor:
+        """Count the spikes of the pooled k * v that are summed; pooling and masking are selections."""
+        _, k, v = inputs
+        return _pool_tokens(k * v).double().sum()
+
+
+class SdtAttention(SpikingAttention):
+    """Attention of a block with membrane shortcuts.
+
+    Args:
+        dim: width D.
+        num_heads: heads; must divide D.
+        neurons: makes the spiking layers.
+        attention: the product, by its name in `trainers.models.attention.PRODUCTS`.
+        event_pooling: max-pool k and v over 3 x 3 pixels, and the products over 3 tokens x 3 channels.
+        keep_dead_parameters: keep those that the published code never uses.
+
+    Raises:
+        ValueError: the heads do not divide D, or the products of another attention than `sdsa` are to be pooled.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        neurons: Neurons,
+        *,
+        attention: str,
+        event_pooling: bool,
+        keep_dead_parameters: bool,
+    ) -> None:
+        if event_pooling and attention != "sdsa":
+            raise ValueError(f"event_pooling is a part of attention 'sdsa', got attention '{attention}'")
+        product = EventPooledAttention(neurons) if event_pooling else attention
+        super().__init__(dim, num_heads, neurons, product=product, input_neuron=True, output_neuron=False)
+        self.event_pooling = event_pooling
+        if keep_dead_parameters:
+            self.talking_heads = nn.Conv1d(num_heads, num_heads, kernel_size=1, bias=False)
+            self.unused_neuron = UnusedNeuron(neurons.make("attention"))
+
+    def project(self, spikes: Tensor) -> dict[str, Tensor]:
+        """Return the spikes q, k and v, maps [T, B, D, H, W], of the input's."""
+        maps = super().project(spikes)
+        if self.event_pooling:
+            maps |= {name: _pool(maps[name]) for name in ("k", "v")}
+        return maps
+
+
+class InnerShortcutBlock(Block):
+    """Block with a shortcut around each half of its MLP, whose hidden width is D.
+
+    The released code has it wherever the widths allow; with another hidden width there is only the MLP's own shortcut.
+    """
+
+    mlp: SpikingMlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [T, B, D, H, W] of [T, B, D, H, W]."""
+        x = x + self.attn(x)
+        x = x + self.mlp.fc1(x)
+        out: Tensor = x + self.mlp.fc2(x)
+        return out
+
+
+class Sdt(SpikingTransformer):
+    """Spike-driven Transformer; the defaults are the 2-512 of CIFAR-10.
+
+    Args:
+        in_channels: channels C of the input.
+        img_size: side of the input in pixels, a multiple of the patch size.
+        num_classes: classes K.
+        embed_dims: width D, a multiple of 8.
+        depth: blocks.
+        num_heads: heads; must divide D.
+        mlp_ratio: hidden width of the MLPs, in D.
+        time_steps: time steps T of a static image.
+        patch_size: side of a token's patch in pixels: 1, 2, 4, 8 or 16.
+        attention: `sdsa`, or another product of `trainers.models.attention.PRODUCTS`.
+        event_pooling: pool k, v and the products of SDSA as the released code does for CIFAR10-DVS.
+        inner_shortcut: with mlp_ratio 1, give each half of an MLP its own shortcut as the released code does.
+        keep_dead_parameters: keep the parameters that the published code never uses, so that totals and keys agree.
+        step_by_step: see `SpikingTransformer`.
+        step_logits: see `SpikingTransformer`.
+        neuron: see `NeuronOptions`. `attn_v_threshold` is the threshold of SDSA's mask: 0.5 in the authors' code, 1.0
+            in STEP's port.
+
+    Raises:
+        ValueError: a size does not fit.
+    """
+
+    embedding_layer = "patch_embed.rpe.neuron"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        img_size: int = 32,
+        num_classes: int = 10,
+        embed_dims: int = 512,
+        depth: int = 2,
+        num_heads: int = 8,
+        mlp_ratio: float = 4.0,
+        time_steps: int = 4,
+        patch_size: int = 4,
+        attention: str = "sdsa",
+        event_pooling: bool = False,
+        inner_shortcut: bool = True,
+        keep_dead_parameters: bool = True,
+        step_by_step: bool = False,
+        step_logits: bool = False,
+        **neuron: Unpack[NeuronOptions],
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            num_features=embed_dims,
+            time_steps=time_steps,
+            feature_info=[{"num_chs": embed_dims, "reduction": patch_size, "module": "block"}],
+            step_by_step=step_by_step,
+            step_logits=step_logits,
+        )
+        neurons = Neurons(time_steps, **neuron)
+        pools = halvings(img_size, patch_size, 0, _STAGES)
+        self.patch_embed = SdtTokenizer(
+            in_channels, embed_dims, pools, neurons, keep_dead_parameters=keep_dead_parameters
+        )
+        hidden = int(embed_dims * mlp_ratio)
+        kind = InnerShortcutBlock if inner_shortcut and hidden == embed_dims else Block
+        self.block = nn.ModuleList(
+            kind(
+                SdtAttention(
+                    embed_dims,
+                    num_heads,
+                    neurons,
+                    attention=attention,
+                    event_pooling=event_pooling,
+                    keep_dead_parameters=keep_dead_parameters,
+                ),
+                SpikingMlp(embed_dims, hidden, neurons, fire_first=True),
+            )
+            for _ in range(depth)
+        )
+        self.head_neuron = neurons.make("head")
+        draw_weights(self, nn.Conv2d)  # the linear head keeps torch's own, the opposite of the other families
+        self.reset_classifier(num_classes)
+
+    def forward_stages(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the only stage's map [T, B, D, H', W'] of [T, B, C, H, W]."""
+        x = self.patch_embed(x)
+        for block in self.block:
+            x = self.run_block(block, x)
+        yield x
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Return logits per time step [T, B, K] of the last map [T, B, D, H', W']."""
+        logits: Tensor = self.head(self.head_neuron(x.mean((3, 4))))
+        return logits
+
+
+def _pool(x: Tensor) -> Tensor:
+    """Max-pool 3 x 3 over the last two axes, with stride 1."""
+    return nn.functional.max_pool2d(x.flatten(0, -3), kernel_size=3, stride=1, padding=1).view_as(x)
+
+
+def _pool_tokens(x: Tensor) -> Tensor:
+    """Max-pool heads [T, B, heads, d, N] over 3 tokens x 3 channels."""
+    # Of equal values the first one gets the gradient, so the axes must lie as in the published code: [..., N, d].
+    return _pool(x.transpose(-2, -1).contiguous()).transpose(-2, -1)
+
+
+@register_model  # type: ignore[untyped-decorator]  # timm is untyped
+def sdt(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `Sdt` for `timm.create_model("sdt", ...)`.
+
+    Published are 2-512 with patches of 4 (CIFAR), 2-256 with 2 channels, patches of 4, frames of 64 x 64 and
+    event_pooling (CIFAR10-DVS), 2-256 with 2 channels, patches of 8 and frames of 128 x 128 (DVS128 Gesture), and
+    8-384 to 8-768 with patches of 16 (ImageNet).
+
+    Args:
+        pretrained: must be False.
+        kwargs: arguments of `Sdt`, and timm's `features_only` and `out_indices`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: pretrained weights are asked for, or a size does not fit.
+    """
+    return build(Sdt, "sdt", pretrained, kwargs)

@@ -1,6 +1,6 @@
 """What a person asks of a study: pause, resume, stop, end one trial. Each is one transaction on the database.
 
-Nobody has to be told: a controller reads its study's state at every tick, workers are given no job of a study that rests,
+Nobody has to be told: a controller reads its study's state at every tick, workers get no job of a study that rests,
 and a worker with a trial looks once a second whether the trial shall go on. So it all works without a controller.
 """
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 
 from orchestrator.database import Database, database_now
 from orchestrator.errors import ControlError, TrialNotFoundError
-from orchestrator.tables import EndReason, EnqueuedRow, JobRow, JobState, StudyRow, StudyState
+from orchestrator.tables import EndReason, JobRow, JobState, StudyRow, StudyState
 from trainers.protocol import Verdict
 
 STOPPED_BY_A_PERSON = "by a person"
@@ -25,25 +25,18 @@ class Standing:
     Args:
         state: what people want it to do.
         open: jobs that are pending, running, or ended but not yet told to Optuna.
-        enqueued: parameters that a person queued and that are no trial yet.
     """
 
     state: StudyState
     open: int
-    enqueued: int
 
 
 def standing(database: Database, study_id: int) -> Standing:
     """Read a study's state and how much of its work is open, in one query."""
     jobs = select(func.count()).where(JobRow.study_id == study_id, JobRow.told.is_(False)).scalar_subquery()
-    wishes = (
-        select(func.count())
-        .where(EnqueuedRow.study_id == study_id, EnqueuedRow.trial_number.is_(None))
-        .scalar_subquery()
-    )
     with database.read() as connection:
-        row = connection.execute(select(StudyRow.state, jobs, wishes).where(StudyRow.id == study_id)).one()
-    return Standing(StudyState(row[0]), int(row[1]), int(row[2]))
+        row = connection.execute(select(StudyRow.state, jobs).where(StudyRow.id == study_id)).one()
+    return Standing(StudyState(row[0]), int(row[1]))
 
 
 def begin(database: Database, study_id: int, budget: int) -> None:
@@ -132,7 +125,7 @@ def cancel(database: Database, study: StudyRow, number: int) -> bool:
 def _not_cancelled(database: Database, study: StudyRow, number: int) -> ControlError | TrialNotFoundError:
     query = select(JobRow.trial_number, JobRow.end_reason).where(JobRow.study_id == study.id)
     with database.read() as connection:
-        reasons = dict(connection.execute(query).tuples().all())
+        reasons = {row.trial_number: row.end_reason for row in connection.execute(query)}
     if number in reasons:
         return ControlError(f"trial {number} of study '{study.name}' has ended already ({reasons[number]})")
     there = f"its trials are 0 to {max(reasons)}" if reasons else "it has no trial yet"

@@ -13,9 +13,10 @@ from types import FrameType
 from sqlalchemy import Connection as SqlConnection
 
 from orchestrator.ask_tell import AskTell
+from orchestrator.control import begin, standing
 from orchestrator.database import Database
 from orchestrator.executors.base import Executor
-from orchestrator.jobs import end_workers, living_workers, open_jobs, return_lost, trial_hours, worker_count
+from orchestrator.jobs import end_workers, living_workers, return_lost, trial_hours, worker_count
 from orchestrator.lease import ControllerLease
 from orchestrator.live import View
 from orchestrator.snapshot import SnapshotReader
@@ -47,18 +48,18 @@ class Controller:
         self._view = view
         self._snapshots = SnapshotReader(database, study.id)
         self._lease = ControllerLease(database, study.id)
-        self._snapshots = SnapshotReader(database, study.id)
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
         self._reap_at = 0.0
         self._open = 0  # jobs that are pending or running
+        self._state = StudyState.RUNNING  # as people want it
         self._stop_reason = ""
 
     def run(self) -> StudyState:
         """Work until the budget is used, the study stops itself, or a person interrupts.
 
         Returns:
-            COMPLETE, or STOPPED with the reason in the study's row.
+            COMPLETE, STOPPED with the reason in the study's row, or PAUSED when it was interrupted during a pause.
 
         Raises:
             StudyBusyError: another controller holds the study.
@@ -66,6 +67,7 @@ class Controller:
         self._lease.acquire()
         with self._signals(), self._shown():
             try:
+                begin(self._database, self._study.id, self._study.budget)
                 self._reap()
                 self._ask_tell.adopt_orphans()
                 self._tick()
@@ -82,10 +84,13 @@ class Controller:
         while not self._finished():
             self._wait(TICK_SECONDS)
             if self._interrupts:
-                self._leave()
+                self._leave("interrupted; the same command goes on")
                 return
             self._executor.tend()
             self._tick()
+            if self._state is StudyState.STOPPED:
+                self._leave("by `spikebench stop`; the same command goes on")
+                return
         self._executor.leave()
 
     def _tick(self) -> None:
@@ -95,21 +100,37 @@ class Controller:
             self._reap()
         self._ask_tell.tell_ended()
         self._check_failures()
-        self._open = open_jobs(self._database, self._study.id)
+        self._heed()
         if self._ask():
             self._executor.wake()
         self._view.update(self._snapshots.read())
+
+    def _heed(self) -> None:
+        """Read what people want of the study, and how much of its work is open."""
+        now = standing(self._database, self._study.id)
+        self._open = now.open
+        if now.state is self._state:
+            return
+        self._state = now.state
+        if now.state is StudyState.PAUSED:
+            resume = f"`spikebench resume {self._study.name}`"
+            self._view.note(f"paused: running trials write a checkpoint and wait; {resume} goes on")
+        elif now.state is StudyState.RUNNING:
+            self._view.note("resumed")
+        self._executor.wake()  # workers look again: there is work, or there is none any more
 
     def _ask(self) -> bool:
         """Queue as many trials as there are idle places and trials left in the budget."""
         asked = False
         places = max(len(self._executor.slots), worker_count(self._database, self._study.id))
         while (
-            not self._stop_reason
+            self._state is StudyState.RUNNING
+            and not self._stop_reason
             and self._open < places
             and self._ask_tell.asked < self._study.budget
             and self._hours_left()
         ):
+            self._lease.renew()
             self._ask_tell.ask()
             self._open += 1
             asked = True
@@ -147,21 +168,27 @@ class Controller:
             self._view.note(f"trial {number} lost its worker; it goes on from its last checkpoint")
         self._reap_at = time.monotonic() + REAP_SECONDS
 
-    def _leave(self) -> None:
+    def _leave(self, reason: str) -> None:
         """Have every trial checkpointed and given back; a second interrupt ends them at once."""
-        self._stop_reason = "interrupted; the same command goes on"
-        self._view.note("stopping: running trials write a checkpoint (Ctrl-C again stops at once)")
+        self._stop_reason = reason
+        again = " again" if self._interrupts else ""
+        self._view.note(f"stopping: running trials write a checkpoint (Ctrl-C{again} stops at once)")
         self._executor.leave()
+        most = 2 if self._interrupts else 1
         deadline = time.monotonic() + LEAVE_PATIENCE_SECONDS
-        while self._executor.living() and self._interrupts < 2 and time.monotonic() < deadline:
+        while self._executor.living() and self._interrupts < most and time.monotonic() < deadline:
             time.sleep(0.1)
             self._lease.renew()
         self._ask_tell.tell_ended()
 
     def _end(self) -> StudyState:
-        complete = self._open == 0 and not self._stop_reason
-        state = StudyState.COMPLETE if complete else StudyState.STOPPED
-        set_state(self._database, self._study.id, state, self._stop_reason)
+        if self._open == 0 and not self._stop_reason:
+            state, detail = StudyState.COMPLETE, ""
+        elif self._interrupts and self._state is StudyState.PAUSED:  # a pause outlives its controller
+            return self._state
+        else:
+            state, detail = StudyState.STOPPED, self._stop_reason
+        set_state(self._database, self._study.id, state, detail)
         self._view.update(self._snapshots.read())
         return state
 

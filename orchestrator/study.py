@@ -106,11 +106,7 @@ def open_study(
         )
         study.set_metric_names([objective.metric for objective in checked.space.objectives])
     budget = trials or checked.space.budget.trials
-    if existing is None:
-        study_id = _insert_row(database, checked, name, study, budget)
-    else:
-        study_id = existing.id
-        _update_row(database, study_id, budget)
+    study_id = _insert_row(database, checked, name, study, budget) if existing is None else existing.id
     return Study(study_id, name, checked, checked.space.sampler.seed, budget, study, storage, existing is not None)
 
 
@@ -184,13 +180,3 @@ def _insert_row(database: Database, checked: CheckedSpace, name: str, study: opt
         )
 
     return database.write(action)
-
-
-def _update_row(database: Database, study_id: int, budget: int) -> None:
-    database.write(
-        lambda connection: connection.execute(
-            update(StudyRow)
-            .where(StudyRow.id == study_id)
-            .values(budget_trials=budget, state=StudyState.RUNNING, state_detail="")
-        )
-    )

@@ -120,19 +120,6 @@ class JobRow(Base):
     ended_at: Mapped[float | None] = mapped_column(Float, default=None)
 
 
-class EnqueuedRow(Base):
-    """Parameters a person wants tried; the controller takes them before it asks the sampler."""
-
-    __tablename__ = "sb_enqueued"
-    __table_args__ = (Index(None, "study_id", "trial_number"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("sb_studies.id", ondelete="CASCADE"))
-    params: Mapped[dict[str, object]] = mapped_column(JSON)  # dotted key -> value; the others are sampled
-    trial_number: Mapped[int | None] = mapped_column(Integer, default=None)  # the trial it has become
-    created_at: Mapped[float] = mapped_column(Float)
-
-
 class EnvironmentRow(Base):
     """Code, packages and device that attempts ran on; equal ones share a row."""
 

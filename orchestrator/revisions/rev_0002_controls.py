@@ -1,4 +1,4 @@
-"""Add what control, placement and provenance need: queued parameters, shapes and peaks of memory, batch and seed."""
+"""Add what placement and provenance need: shapes and peaks of memory, batch, seed, versions."""
 
 from typing import Any
 
@@ -41,31 +41,15 @@ def added() -> dict[str, list[sa.Column[Any]]]:
 
 
 def upgrade() -> None:
-    """Add the columns and the table of queued parameters."""
+    """Add the columns."""
     for table, columns in added().items():
         for column in columns:
             op.add_column(table, column)
     op.create_index(op.f("ix_sb_jobs_shape_hash"), "sb_jobs", ["shape_hash"], unique=False)
-    op.create_table(
-        "sb_enqueued",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("study_id", sa.Integer(), nullable=False),
-        sa.Column("params", sa.JSON(), nullable=False),
-        sa.Column("trial_number", sa.Integer(), nullable=True),
-        sa.Column("created_at", sa.Float(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["study_id"], ["sb_studies.id"], name=op.f("fk_sb_enqueued_study_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sb_enqueued")),
-    )
-    op.create_index(
-        op.f("ix_sb_enqueued_study_id_trial_number"), "sb_enqueued", ["study_id", "trial_number"], unique=False
-    )
 
 
 def downgrade() -> None:
     """Drop them again."""
-    op.drop_table("sb_enqueued")
     op.drop_index(op.f("ix_sb_jobs_shape_hash"), "sb_jobs")
     for table, columns in added().items():
         with op.batch_alter_table(table) as batch:

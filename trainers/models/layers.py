@@ -16,16 +16,25 @@ class ConvBn(nn.Module):
     Args:
         in_channels: channels C.
         out_channels: channels C'.
-        kernel_size: 1 or 3; 3 is padded by 1.
+        kernel_size: side of the kernel.
         stride: stride of the convolution.
+        padding: pixels on each side, by default as many as keep the sides with an odd kernel.
         bias: give the convolution a bias, although the normalisation removes it.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, bias: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
+        pixels = kernel_size // 2 if padding is None else padding
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, pixels, bias=bias)
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,9 +49,10 @@ class ConvBnNeuron(ConvBn):
     Args:
         in_channels: channels C.
         out_channels: channels C'.
-        kernel_size: 1 or 3.
+        kernel_size: side of the kernel.
         neuron: the spiking layer.
         stride: stride of the convolution.
+        padding: see `ConvBn`.
         bias: give the convolution a bias.
         pool: where to halve the sides: nowhere, before or after the neuron.
     """
@@ -55,10 +65,11 @@ class ConvBnNeuron(ConvBn):
         *,
         neuron: nn.Module,
         stride: int = 1,
+        padding: int | None = None,
         bias: bool = False,
         pool: Pooling = "none",
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, bias=bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
         self.neuron = neuron
         self.pool = pool
 

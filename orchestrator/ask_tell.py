@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.trial import Trial, TrialState
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Update, func, insert, select, update
 
 from configs.problems import ConfigError
 from configs.resolve import config_hash
 from orchestrator.database import Database, database_now
+from orchestrator.ledger import ForeignTrialError, Ledger
 from orchestrator.sampler import make_sampler
 from orchestrator.study import Study
 from orchestrator.tables import EndReason, JobRow, JobState, MetricRow
@@ -39,30 +42,49 @@ class AskTell:
         self._study = study
         self._runs_dir = runs_dir
         self._threads = threads
-        self.asked = len(study.optuna.get_trials(deepcopy=False))
         self.told = self._count_told()
         self.failures_in_row = 0
 
+    @cached_property
+    def _ledger(self) -> Ledger:
+        """Optuna's record; read when it is first needed, which is when the controller holds the study."""
+        return Ledger(self._study.storage, self._study.optuna._study_id)
+
+    @cached_property
+    def _optuna(self) -> optuna.Study:
+        return optuna.Study(self._study.name, self._ledger)
+
+    @property
+    def asked(self) -> int:
+        """Trials that were asked so far."""
+        return self._ledger.asked
+
     def adopt_orphans(self) -> None:
-        """Make jobs of trials that were asked when the last controller died before it could queue them.
+        """Make jobs of trials that were asked but not queued, by a program that was killed in between.
 
         Their parameters are drawn by the same seeds again, so the study goes on as if nothing had happened.
         """
         with self._database.read() as connection:
             query = select(JobRow.trial_number).where(JobRow.study_id == self._study.id)
             known = set(connection.execute(query).scalars())
-        for trial in self._study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in self._ledger.get_all_trials(0, deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
                 self._seed_sampler(trial.number)
-                self._queue(Trial(self._study.optuna, trial._trial_id))
+                self._queue(Trial(self._optuna, trial._trial_id))
 
     def ask(self) -> int:
         """Ask Optuna for one trial and queue it; return its number."""
-        self._seed_sampler(self.asked)
-        trial = self._study.optuna.ask()
-        self.asked += 1
-        self._queue(trial)
-        return trial.number
+        while True:
+            with self._database.read() as connection:
+                self._ledger.notice(connection)
+            self._seed_sampler(self._ledger.next_number)
+            trial = self._optuna.ask()
+            try:
+                self._queue(trial)
+            except ForeignTrialError:  # enqueued at this very moment, and next in turn
+                self._ledger.reload()
+            else:
+                return trial.number
 
     def tell_ended(self) -> list[int]:
         """Tell Optuna of every job that has ended since; return the trial numbers, in the order they ended."""
@@ -72,20 +94,33 @@ class AskTell:
         curves = self._last_metrics([row.id for row in ended])
         for row in ended:
             self._tell(row, curves.get(row.id, {}))
-            self._mark_told(row.id)
             self.told += 1
             self.failures_in_row = self.failures_in_row + 1 if row.state == JobState.FAILED else 0
+        self._write(lambda connection, _: connection.execute(_told(row.id for row in ended)))
         return [row.trial_number for row in ended]
 
+    def _write(self, beside: Callable[[Connection, Mapping[int, int]], object]) -> None:
+        """Write what Optuna has changed, and something of ours, in one transaction.
+
+        Args:
+            beside: writes ours; is given the real ids of new trials by the ids they have had so far.
+        """
+
+        def action(connection: Connection) -> dict[int, int]:
+            ids = self._ledger.write(connection)
+            beside(connection, ids)
+            return ids
+
+        self._ledger.written(self._database.write(action))
+
     def _seed_sampler(self, number: int) -> None:
-        self._study.optuna.sampler = make_sampler(self._study.checked.space.sampler, self._study.seed, number)
+        self._optuna.sampler = make_sampler(self._study.checked.space.sampler, self._study.seed, number)
 
     def _queue(self, trial: Trial) -> None:
         params = suggest(self._study.checked.space, trial)
         values: dict[str, Any] = {
             "study_id": self._study.id,
             "trial_number": trial.number,
-            "optuna_trial_id": trial._trial_id,
             "params": params,
             "trainer": self._study.checked.space.trainer,
             "threads": self._threads,
@@ -102,7 +137,11 @@ class AskTell:
             values |= {"end_detail": str(error), "ended_at": database_now()}
         else:
             values |= {"config": config.model_dump(mode="json"), "config_hash": config_hash(config)}
-        self._database.write(lambda connection: connection.execute(insert(JobRow).values(values)))
+        self._write(
+            lambda connection, ids: connection.execute(
+                insert(JobRow).values(values | {"optuna_trial_id": ids.get(trial._trial_id, trial._trial_id)})
+            )
+        )
 
     def _ended_jobs(self) -> Sequence[EndedJob]:
         query = (
@@ -139,7 +178,7 @@ class AskTell:
             state = TrialState.FAIL
         self._annotate(row, curves, last)
         told = values if state is TrialState.COMPLETE else None
-        self._study.optuna.tell(row.trial_number, told, state=state, skip_if_finished=True)
+        self._optuna.tell(row.trial_number, told, state=state, skip_if_finished=True)
 
     def _annotate(self, row: EndedJob, curves: dict[str, dict[int, float]], last: dict[str, float]) -> None:
         """Write what Optuna shows and learns beside the values: end reason, constraints, and a single curve."""
@@ -148,10 +187,10 @@ class AskTell:
         curve = curves.get(space.objectives[0].metric, {}) if len(space.objectives) == 1 else {}
         if row.end_reason == EndReason.FINISHED and not excess and not curve:
             return
-        known = self._study.storage.get_trial(row.optuna_trial_id)
-        if known.state.is_finished():  # told by a controller that died before it could note it
+        known = self._ledger.get_trial(row.optuna_trial_id)
+        if known.state.is_finished():  # told, and a person has set its job back
             return
-        trial = Trial(self._study.optuna, row.optuna_trial_id)
+        trial = Trial(self._optuna, row.optuna_trial_id)
         if row.end_reason != EndReason.FINISHED:
             trial.set_user_attr("end_reason", row.end_reason)
         for metric in excess.keys() - known.constraints.keys():
@@ -159,12 +198,11 @@ class AskTell:
         for epoch in curve.keys() - known.intermediate_values.keys():
             trial.report(curve[epoch], epoch)
 
-    def _mark_told(self, job_id: int) -> None:
-        self._database.write(
-            lambda connection: connection.execute(update(JobRow).where(JobRow.id == job_id).values(told=True))
-        )
-
     def _count_told(self) -> int:
         with self._database.read() as connection:
             query = select(func.count()).where(JobRow.study_id == self._study.id, JobRow.told.is_(True))
             return int(connection.execute(query).scalar_one())
+
+
+def _told(job_ids: Iterable[int]) -> Update:
+    return update(JobRow).where(JobRow.id.in_(list(job_ids))).values(told=True)

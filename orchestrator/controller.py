@@ -20,6 +20,7 @@ from orchestrator.jobs import end_workers, living_workers, return_lost, trial_ho
 from orchestrator.lease import ControllerLease
 from orchestrator.live import View
 from orchestrator.snapshot import SnapshotReader
+from orchestrator.stopping import StopRules
 from orchestrator.study import Study, set_state
 from orchestrator.tables import StudyState
 from orchestrator.worker import is_dead
@@ -47,6 +48,7 @@ class Controller:
         self._executor = executor
         self._view = view
         self._snapshots = SnapshotReader(database, study.id)
+        self._stop_rules = StopRules(database, study.id, study.checked.space)
         self._lease = ControllerLease(database, study.id)
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
@@ -98,6 +100,7 @@ class Controller:
         self._lease.renew()
         if time.monotonic() >= self._reap_at:
             self._reap()
+        self._stop_rules.apply()
         self._ask_tell.tell_ended()
         self._check_failures()
         self._heed()

@@ -12,12 +12,15 @@ import trainers.models  # noqa: F401  # registers the models with timm, which it
 # isort: split
 from timm import create_model
 
-from trainers.keymaps import sdt
+from trainers.keymaps import qkformer, sdt, spikformer
 from trainers.keymaps.keymap import KeyMap
 
 Case = dict[str, Any]
 Described = tuple[str, dict[str, Any], KeyMap]  # registered name, arguments, key map
 OFFICIAL = 0  # place of the authors' own keys in a family's KEYMAPS
+# (case, loss in evaluation) -> override that the recorded run names, but that its numbers are without: they are those of
+# the hard reset, spike for spike. A corrected recording has another loss.
+_NOT_APPLIED = {("spikformer_cifar_softreset", 4.720835): "soft_reset"}
 
 
 def build_case(case: Case, variant: str) -> tuple[nn.Module, KeyMap]:
@@ -29,13 +32,35 @@ def build_case(case: Case, variant: str) -> tuple[nn.Module, KeyMap]:
 
 
 def neuron_arguments(case: Case) -> dict[str, Any]:
-    """Return the overrides of a case as arguments of our models."""
+    """Return the overrides of a case as arguments of our models.
+
+    Of thresholds they are what was asked for; those in force, which the list of neurons has, are what was run.
+    """
     overrides = dict(case["overrides"])
+    if "v_threshold" in overrides or "attn_v_threshold" in overrides:
+        in_force = {threshold for variant in case["variants"].values() for _, _, threshold in variant["lif"]}
+        overrides |= {"v_threshold": max(in_force), "attn_v_threshold": min(in_force)}
     surrogate = overrides.pop("surrogate", None)
     unknown = overrides.keys() - {"tau", "v_threshold", "attn_v_threshold", "soft_reset", "detach_reset"}
     assert not unknown, f"{case['id']}: unknown overrides {sorted(unknown)}"
     if surrogate is not None:
         overrides |= {"surrogate": surrogate["name"], "surrogate_alpha": surrogate["alpha"]}
+    return overrides
+
+
+def _applied_overrides(case: Case) -> dict[str, Any]:
+    """Return the overrides without those that the recorded run did not apply.
+
+    Each variant lists the thresholds in force: one that no layer has was set where the published code does not read it.
+    """
+    overrides = dict(case["overrides"])
+    in_force = {threshold for content in case["variants"].values() for _, _, threshold in content["lif"]}
+    for name in ("v_threshold", "attn_v_threshold"):
+        if name in overrides and overrides[name] not in in_force:
+            del overrides[name]
+    loss = next(iter(case["variants"].values()))["eval"].get("loss")
+    if loss is not None and (not_applied := _NOT_APPLIED.get((case["id"], round(loss, 6)))):
+        del overrides[not_applied]
     return overrides
 
 
@@ -73,6 +98,34 @@ def _sdt(kwargs: dict[str, Any], variant: str) -> Described:
     return "sdt", arguments, sdt.KEYMAPS[OFFICIAL]
 
 
+def _spikformer(name: str) -> Callable[[dict[str, Any], str], Described]:
+    def described(kwargs: dict[str, Any], variant: str) -> Described:
+        _as_released(variant)
+        arguments = common_arguments(kwargs)
+        _nothing_left(kwargs)
+        return name, arguments, spikformer.KEYMAPS[OFFICIAL]
+
+    return described
+
+
+def _qkformer(name: str, keymap: KeyMap) -> Callable[[dict[str, Any], str], Described]:
+    def described(kwargs: dict[str, Any], variant: str) -> Described:
+        arguments = common_arguments(kwargs)
+        _nothing_left(kwargs)
+        if name == "qkformer_dvs":
+            del arguments["depth"]  # the published argument is read by nothing
+        arguments["proj_state"] = {"as_released": "batch_leak", "per_sample": "per_sample"}[variant]
+        return name, arguments, keymap
+
+    return described
+
+
 FAMILIES: dict[str, Callable[[dict[str, Any], str], Described]] = {
+    "qkformer_cifar": _qkformer("qkformer_cifar", qkformer.CIFAR),
+    "qkformer_cifar10dvs": _qkformer("qkformer_dvs", qkformer.DVS),
+    "qkformer_imagenet": _qkformer("qkformer_imagenet", qkformer.IMAGENET),
     "sdt": _sdt,
+    "spikformer_cifar": _spikformer("spikformer_cifar"),
+    "spikformer_imagenet": _spikformer("spikformer_imagenet"),
+    "spikformer_dvs": _spikformer("spikformer_dvs"),
 }

@@ -1,18 +1,28 @@
 """Models, registered with timm: importing this package makes `timm.create_model` find them."""
 
 from trainers.models.encoder_only import EncoderOnly, encoder_only
+from trainers.models.qkformer import QkFormer, qkformer_cifar, qkformer_dvs, qkformer_imagenet
 from trainers.models.sdt import Sdt, sdt
+from trainers.models.spikformer import Spikformer, spikformer_cifar, spikformer_dvs, spikformer_imagenet
 from trainers.models.stal_spikformer import StalSpikformer, stal_spikformer
 from trainers.models.stal_srnn import RecurrentClassifier, StalSrnn, stal_srnn
 
 __all__ = [
     "EncoderOnly",
+    "QkFormer",
     "RecurrentClassifier",
     "Sdt",
+    "Spikformer",
     "StalSpikformer",
     "StalSrnn",
     "encoder_only",
+    "qkformer_cifar",
+    "qkformer_dvs",
+    "qkformer_imagenet",
     "sdt",
+    "spikformer_cifar",
+    "spikformer_dvs",
+    "spikformer_imagenet",
     "stal_spikformer",
     "stal_srnn",
 ]

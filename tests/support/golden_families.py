@@ -18,8 +18,8 @@ from trainers.keymaps.keymap import KeyMap
 Case = dict[str, Any]
 Described = tuple[str, dict[str, Any], KeyMap]  # registered name, arguments, key map
 OFFICIAL = 0  # place of the authors' own keys in a family's KEYMAPS
-# (case, loss in evaluation) -> override that the recorded run names, but that its numbers are without: they are those of
-# the hard reset, spike for spike. A corrected recording has another loss.
+# (case, loss in evaluation) -> override that the recorded run names, but that its numbers are without: they are those
+# of the hard reset, spike for spike. A corrected recording has another loss.
 _NOT_APPLIED = {("spikformer_cifar_softreset", 4.720835): "soft_reset"}
 
 
@@ -40,27 +40,14 @@ def neuron_arguments(case: Case) -> dict[str, Any]:
     if "v_threshold" in overrides or "attn_v_threshold" in overrides:
         in_force = {threshold for variant in case["variants"].values() for _, _, threshold in variant["lif"]}
         overrides |= {"v_threshold": max(in_force), "attn_v_threshold": min(in_force)}
+    losses = (variant["eval"].get("loss") for variant in case["variants"].values())
+    for loss in losses:
+        overrides.pop(_NOT_APPLIED.get((case["id"], round(loss or 0.0, 6)), ""), None)
     surrogate = overrides.pop("surrogate", None)
     unknown = overrides.keys() - {"tau", "v_threshold", "attn_v_threshold", "soft_reset", "detach_reset"}
     assert not unknown, f"{case['id']}: unknown overrides {sorted(unknown)}"
     if surrogate is not None:
         overrides |= {"surrogate": surrogate["name"], "surrogate_alpha": surrogate["alpha"]}
-    return overrides
-
-
-def _applied_overrides(case: Case) -> dict[str, Any]:
-    """Return the overrides without those that the recorded run did not apply.
-
-    Each variant lists the thresholds in force: one that no layer has was set where the published code does not read it.
-    """
-    overrides = dict(case["overrides"])
-    in_force = {threshold for content in case["variants"].values() for _, _, threshold in content["lif"]}
-    for name in ("v_threshold", "attn_v_threshold"):
-        if name in overrides and overrides[name] not in in_force:
-            del overrides[name]
-    loss = next(iter(case["variants"].values()))["eval"].get("loss")
-    if loss is not None and (not_applied := _NOT_APPLIED.get((case["id"], round(loss, 6)))):
-        del overrides[not_applied]
     return overrides
 
 

@@ -1,5 +1,6 @@
 """Models, registered with timm: importing this package makes `timm.create_model` find them."""
 
+from trainers.models.backbone import SpikingTransformer
 from trainers.models.encoder_only import EncoderOnly, encoder_only
 from trainers.models.qkformer import QkFormer, qkformer_cifar, qkformer_dvs, qkformer_imagenet
 from trainers.models.sdt import Sdt, sdt
@@ -13,6 +14,7 @@ __all__ = [
     "RecurrentClassifier",
     "Sdt",
     "Spikformer",
+    "SpikingTransformer",
     "StalSpikformer",
     "StalSrnn",
     "encoder_only",

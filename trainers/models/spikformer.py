@@ -1,0 +1,247 @@
+"""Spikformer: convolutional tokenizer, spiking self-attention, shortcuts that add spikes (Zhou et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Unpack
+
+import torch
+from torch import Tensor, nn
+
+import trainers.torchvision_ops  # noqa: F401  # before timm
+
+# isort: split
+from timm.models import register_model
+
+from trainers.models.attention import SpikingAttention
+from trainers.models.backbone import SpikingTransformer, build
+from trainers.models.blocks import Block, SpikingMlp
+from trainers.models.layers import draw_weights
+from trainers.models.neuron_options import NeuronOptions, Neurons
+from trainers.models.tokenizers import TOKENIZERS, Tokenizer
+
+ProjectionInit = Literal["trunc_normal", "convolution"]
+
+
+class TokenTransformer(SpikingTransformer):
+    """A tokenizer and blocks at one resolution: what Spikformer and its descendants are.
+
+    Feature maps are those of the tokenizer's stages before the last, and the map of the last block.
+
+    Args:
+        tokenizer: gives the tokens.
+        blocks: blocks at their resolution.
+        num_classes: classes K.
+        time_steps: time steps T of a static image.
+        projection_init: first weights of the blocks' projections and MLPs; see `Spikformer`.
+        step_by_step: see `SpikingTransformer`.
+        step_logits: see `SpikingTransformer`.
+    """
+
+    embedding_layer = "patch_embed.rpe.neuron"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        blocks: Iterable[Block],
+        *,
+        num_classes: int,
+        time_steps: int,
+        projection_init: ProjectionInit,
+        step_by_step: bool,
+        step_logits: bool,
+    ) -> None:
+        *finer, last = tokenizer.feature_info
+        super().__init__(
+            num_classes=num_classes,
+            num_features=last["num_chs"],
+            time_steps=time_steps,
+            feature_info=[*finer, last | {"module": "block"}],
+            step_by_step=step_by_step,
+            step_logits=step_logits,
+        )
+        self.patch_embed = tokenizer
+        self.block = nn.ModuleList(blocks)
+        self.reset_classifier(num_classes)
+        draw_weights(self, nn.Linear)
+        match projection_init:
+            case "trunc_normal":
+                draw_weights(self.block, nn.Conv2d)
+            case "convolution":
+                pass
+            case unknown:
+                raise ValueError(f"projection_init must be 'trunc_normal' or 'convolution', got '{unknown}'")
+
+    def forward_stages(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the maps of the tokenizer's stages before the last and of the last block, [T, B, C', H', W']."""
+        *finer, _ = self.feature_info
+        maps = self.patch_embed.maps(x)
+        yield from (next(maps) for _ in finer)
+        x = next(maps)
+        for block in self.block:
+            x = self.run_block(block, x)
+        yield x
+
+
+class Spikformer(TokenTransformer):
+    """Spikformer; the defaults are the 4-384 of CIFAR-10.
+
+    Args:
+        in_channels: channels C of the input.
+        img_size: side of the input in pixels, a multiple of the patch size.
+        num_classes: classes K.
+        embed_dims: width D, a multiple of 8 (of 4 with `two_conv`, any with `one_conv`).
+        depth: blocks.
+        num_heads: heads; must divide D.
+        mlp_ratio: hidden width of the MLPs, in D.
+        time_steps: time steps T of a static image.
+        patch_size: side of a token's patch in pixels; see `embedding`.
+        embedding: tokenizer: `sps` (patches of 1, 2, 4, 8 or 16 pixels), `one_conv` (any) or `two_conv` (4 to 32), the
+            kinds that STEP compares.
+        attention: product of the attention, by its name in `trainers.models.attention.PRODUCTS`.
+        attn_scale: factor of the product. A constant in the published code: 0.125, on event data 0.25, not d^-1/2.
+        qkv_bias: give q, k and v a bias, which the published code for CIFAR alone does.
+        proj_bias: give the projection after the product a bias; STEP's port for ImageNet does not.
+        projection_init: first weights of the blocks' projections and MLPs: `trunc_normal` (deviation 0.02, biases 0)
+            for the linear layers of the published code for CIFAR, `convolution` (torch's default) for the 1 x 1
+            convolutions that take their place in the others.
+        keep_dead_parameters: keep the parameters that the published code never uses, so that totals and keys agree:
+            two layer normalisations per block and what `dead_positions` says.
+        dead_positions: the published code for event data also has an unused position embedding and normalisation.
+        step_by_step: see `SpikingTransformer`.
+        step_logits: see `SpikingTransformer`.
+        neuron: see `NeuronOptions`.
+
+    Raises:
+        ValueError: a size does not fit, or a kind is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        img_size: int = 32,
+        num_classes: int = 10,
+        embed_dims: int = 384,
+        depth: int = 4,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        time_steps: int = 4,
+        patch_size: int = 4,
+        embedding: str = "sps",
+        attention: str = "ssa",
+        attn_scale: float = 0.125,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        projection_init: ProjectionInit = "trunc_normal",
+        keep_dead_parameters: bool = True,
+        dead_positions: bool = False,
+        step_by_step: bool = False,
+        step_logits: bool = False,
+        **neuron: Unpack[NeuronOptions],
+    ) -> None:
+        neurons = Neurons(time_steps=time_steps, **neuron)
+        tokenizer = TOKENIZERS.create(
+            embedding,
+            in_channels=in_channels,
+            embed_dims=embed_dims,
+            img_size=img_size,
+            patch_size=patch_size,
+            neurons=neurons,
+        )
+        attentions = (
+            SpikingAttention(
+                embed_dims,
+                num_heads,
+                neurons,
+                product=attention,
+                scale=attn_scale,
+                qkv_bias=qkv_bias,
+                proj_bias=proj_bias,
+            )
+            for _ in range(depth)
+        )
+        super().__init__(
+            tokenizer,
+            (
+                Block(
+                    attention,
+                    SpikingMlp(embed_dims, int(embed_dims * mlp_ratio), neurons),
+                    unused_norms=embed_dims if keep_dead_parameters else 0,
+                )
+                for attention in attentions
+            ),
+            num_classes=num_classes,
+            time_steps=time_steps,
+            projection_init=projection_init,
+            step_by_step=step_by_step,
+            step_logits=step_logits,
+        )
+        if keep_dead_parameters and dead_positions:
+            self.pos_embed = nn.Parameter(torch.zeros(1, (img_size // patch_size) ** 2, embed_dims))
+            self.norm = nn.LayerNorm(embed_dims)
+
+
+@register_model  # type: ignore[untyped-decorator]  # timm is untyped
+def spikformer_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `Spikformer` for `timm.create_model("spikformer_cifar", ...)`: 4-384 with patches of 4 by default.
+
+    Args:
+        pretrained: must be False.
+        kwargs: arguments of `Spikformer`, and timm's `features_only` and `out_indices`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: pretrained weights are asked for, or a size does not fit.
+    """
+    return build(Spikformer, "spikformer_cifar", pretrained, kwargs)
+
+
+_CONVOLUTIONS = {"patch_size": 16, "qkv_bias": False, "projection_init": "convolution"}
+_IMAGENET = _CONVOLUTIONS | {"img_size": 224, "num_classes": 1000, "embed_dims": 512, "depth": 8, "num_heads": 8}
+_EVENTS = _CONVOLUTIONS | {
+    "in_channels": 2,
+    "img_size": 128,
+    "embed_dims": 256,
+    "depth": 2,
+    "num_heads": 16,
+    "time_steps": 16,
+    "attn_scale": 0.25,
+    "dead_positions": True,
+}
+
+
+@register_model  # type: ignore[untyped-decorator]
+def spikformer_imagenet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `Spikformer` for `timm.create_model("spikformer_imagenet", ...)`: 8-512 with patches of 16 by default.
+
+    Args:
+        pretrained: must be False.
+        kwargs: arguments of `Spikformer`, and timm's `features_only` and `out_indices`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: pretrained weights are asked for, or a size does not fit.
+    """
+    return build(Spikformer, "spikformer_imagenet", pretrained, _IMAGENET | kwargs)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def spikformer_dvs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `Spikformer` for `timm.create_model("spikformer_dvs", ...)`: 2-256 for clips of 128 x 128 by default.
+
+    Args:
+        pretrained: must be False.
+        kwargs: arguments of `Spikformer`, and timm's `features_only` and `out_indices`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: pretrained weights are asked for, or a size does not fit.
+    """
+    return build(Spikformer, "spikformer_dvs", pretrained, _EVENTS | kwargs)

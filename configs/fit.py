@@ -39,7 +39,7 @@ ENCODERS_OF_MODEL = {
     "stal_srnn": STEP_ENCODERS | PATCH_ENCODERS,
     "stal_spikformer": STEP_ENCODERS | PATCH_ENCODERS,
     "encoder_only": {"convstal", "stal", "ancestor"},
-    **dict.fromkeys(SPIKING_TRANSFORMERS, {"direct"}),
+    **dict.fromkeys(SPIKING_TRANSFORMERS, frozenset({"direct"})),
 }
 NEURONS_OF_TRANSFORMERS = frozenset({"lif", "if", "plif", "clif", "klif", "glif", "psn", "ilif"})
 ENCODER_ONLY = "encoder_only"

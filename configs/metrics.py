@@ -17,6 +17,9 @@ METRICS: dict[str, str] = {
     "val_temporal_sparsity": "spikes above 0.5 per position, summed over time",
     "val_activation_sparsity": "1 - L1 / (L2 sqrt(n)) of the encoder's spikes",
     "val_firing_rate": "mean firing rate over the spiking layers; val_firing_rate.<layer> is the rate of one",
+    "val_energy_uj": "energy of one image in uJ, by energy.cost_table",
+    "val_sop": "synaptic operations of one image: accumulations that spikes cause",
+    "val_macs": "multiply-accumulations of one image, in layers whose input is no spikes",
     "epoch_seconds": "wall time of the epoch, validation included",
     "peak_memory_mb": "largest device memory in use during the epoch",
 }

@@ -20,7 +20,9 @@ class SpikebenchError(Exception):
     ├── trainers.protocol.TrainerError
     │   ├── DataNotFoundError      a data set is not where the configuration says
     │   ├── CheckpointError        a checkpoint is missing, corrupt or of another model
-    │   └── DivergedError          the loss became NaN or infinite
+    │   ├── DivergedError          the loss became NaN or infinite
+    │   ├── DeadSpikesError        no spiking layer fires any more
+    │   └── SaturatedError         every spiking layer fires all the time
     └── orchestrator.errors.OrchestratorError
         ├── StorageError           the database cannot be reached, written or read
         ├── StudyNotFoundError     no study of that name is in the database
@@ -107,6 +109,7 @@ def did_you_mean(word: str, known: Sequence[str], limit: int = 3) -> str:
         `did you mean 'a' or 'b'?`, or `known: ...` when nothing is near and the list is short, or "".
     """
     near = difflib.get_close_matches(word, known, n=limit, cutoff=0.6)
+    near.sort(key=lambda key: not key.startswith(word))  # a word cut short is the likeliest mistake
     if not near and "." in word:
         last = word.rsplit(".", 1)[1]
         near = [key for key in known if key.rsplit(".", 1)[-1] == last][:limit]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from torch import nn
 
 from configs.resolve import with_params
+from configs.schema import RunConfig
 from trainers import checkpoint as checkpoints
-from trainers.data import Split, load_data
+from trainers.data import Samples, load_data
 from trainers.data.batches import eval_batches
 from trainers.data.bundle import SPLITS
 from trainers.determinism import derive_seed, isolated_rng, reproducible
+from trainers.energy import EnergyMeter
 from trainers.factory import build_model
 from trainers.guards import choose_device
 from trainers.metrics import EvaluationMetrics, FiringRates
@@ -25,12 +28,13 @@ from trainers.tasks import Task, make_task
 def measure(
     task: Task,
     model: nn.Module,
-    split: Split,
+    split: Samples,
     *,
     epoch: int,
     batch_size: int,
     seed: int,
     num_classes: int,
+    cost_table: str | None,
     between: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Run a model over a whole split and return its metrics.
@@ -41,11 +45,12 @@ def measure(
     Args:
         task: runs a batch.
         model: the model; it is left in evaluation mode.
-        split: the images, on the model's device.
+        split: the images or clips, whose batches come to the model's device.
         epoch: 0-based epoch, for the loss.
         batch_size: images per batch.
         seed: the run's seed.
         num_classes: classes of the data set.
+        cost_table: measure the energy by this table of `trainers.energy`; None does not measure it.
         between: called after each batch; may raise to end the measurement.
 
     Returns:
@@ -53,12 +58,18 @@ def measure(
     """
     model.eval()
     metrics = EvaluationMetrics(num_classes if task.classifies else None)
-    with isolated_rng(derive_seed(seed, "evaluate"), task.device), torch.inference_mode(), FiringRates(model) as rates:
+    energy = None if cost_table is None else EnergyMeter(model, cost_table)
+    with (
+        isolated_rng(derive_seed(seed, "evaluate"), task.device),
+        torch.inference_mode(),
+        FiringRates(model) as rates,
+        energy or nullcontext(),
+    ):
         for images, labels in eval_batches(split, batch_size):
             output = task.step(model, images, labels, epoch)
             metrics.update(output.logits, labels, output.embeddings, output.loss)
             between()
-    return {**metrics.compute(), **rates.compute()}
+    return {**metrics.compute(), **rates.compute(), **({} if energy is None else energy.compute())}
 
 
 def evaluate(
@@ -85,12 +96,10 @@ def evaluate(
     if split not in SPLITS:
         raise TrainerError(f"there is no split '{split}': use one of {', '.join(SPLITS)}")
     content = checkpoints.load(checkpoint)
-    # The encoder's weights are in the checkpoint: the file they once came from may be gone.
-    changes = {**(overrides or {}), "encoder.checkpoint": None}
-    config = with_params(checkpoints.config_of(content, checkpoint), changes)
+    config = without_weights(with_params(checkpoints.config_of(content, checkpoint), overrides or {}))
     device = choose_device(config.training.device)
     with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
-        data = load_data(config.data)
+        data = load_data(config.data, config.augmentation)
         model = build_model(config, data.shape, data.num_classes, device)
         _load_weights(model, content, checkpoint)
         measured = measure(
@@ -101,8 +110,21 @@ def evaluate(
             batch_size=config.training.eval_batch_size or config.training.batch_size,
             seed=config.training.seed,
             num_classes=data.num_classes,
+            cost_table=cost_table_of(config),
         )
     return {f"{split}_{name}": value for name, value in measured.items()}
+
+
+def without_weights(config: RunConfig) -> RunConfig:
+    """Return a configuration that loads no weights: those of a checkpoint are whole, and other files may be gone."""
+    named = {"encoder.checkpoint": "checkpoint", "model.pretrained": "pretrained"}
+    present = [key for key, name in named.items() if hasattr(getattr(config, key.partition(".")[0]), name)]
+    return with_params(config, dict.fromkeys(present, None))
+
+
+def cost_table_of(config: RunConfig) -> str | None:
+    """Return the table by which a configuration wants the energy measured, or None."""
+    return config.energy.cost_table if config.energy.measure else None
 
 
 def _load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:

@@ -12,7 +12,14 @@ import trainers.models  # noqa: F401  # registers the models with timm, which it
 # isort: split
 from timm import create_model
 
-from configs.schema import EncoderOnlyModel, LifNeuron, NoNeuron, RunConfig
+from configs.schema import (
+    DirectEncoder,
+    EncoderOnlyModel,
+    NoNeuron,
+    RunConfig,
+    SpikingNeuron,
+    SpikingTransformerModel,
+)
 from trainers.encoder_weights import load_encoder
 from trainers.losses import LOSSES
 from trainers.neuron_backends import choose_backend
@@ -21,19 +28,20 @@ from trainers.protocol import TrainerError
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainers.models import EncoderOnly, StalSpikformer, StalSrnn
+    from trainers.models import EncoderOnly, SpikingTransformer, StalSpikformer, StalSrnn
 
 _ENCODER_BASE_KEYS = {"name", "time_steps", "checkpoint", "freeze"}  # not arguments of one kind of encoder
+_TRANSFORMER_THRESHOLDS = {"tokenizer_v_threshold", "attention_v_threshold", "mlp_v_threshold"}
 
 
 def build_model(
     config: RunConfig, image_shape: tuple[int, int, int], num_classes: int, device: torch.device
-) -> StalSrnn | StalSpikformer | EncoderOnly:
-    """Build the model of a configuration, with pre-trained encoder weights where it names some.
+) -> StalSrnn | StalSpikformer | EncoderOnly | SpikingTransformer:
+    """Build the model of a configuration, with pre-trained weights where it names some.
 
     Args:
-        config: the whole configuration; its model, neuron and encoder are used.
-        image_shape: (C, H, W) of the images.
+        config: the whole configuration; its model, neuron, encoder and loss are used.
+        image_shape: (C, H, W) of the images or of the frames of a clip.
         num_classes: classes of the data set.
         device: where the model goes. Weights are drawn on the CPU, so they are the same everywhere.
 
@@ -42,34 +50,41 @@ def build_model(
 
     Raises:
         TrainerError: a size does not fit the images, or the images are not square.
-        CheckpointError: the encoder's weights are missing or do not fit.
+        CheckpointError: pre-trained weights are missing or do not fit.
     """
     channels, height, width = image_shape
     if height != width:
         raise TrainerError(f"the models take square images, got {height} x {width}; set data.image_size")
+    arguments = _transformer_arguments if isinstance(config.model, SpikingTransformerModel) else _stal_arguments
     try:
         model = create_model(
             config.model.name,
             in_channels=channels,
             img_size=height,
             time_steps=config.encoder.time_steps,
-            encoder=config.encoder.name,
-            encoder_kwargs=config.encoder.model_dump(exclude=_ENCODER_BASE_KEYS),
-            **_classifier_arguments(config, num_classes),
+            **arguments(config, num_classes),
         )
     except ValueError as error:
         raise TrainerError(
             f"model '{config.model.name}' with encoder '{config.encoder.name}' cannot be built for images of "
             f"{channels} x {height} x {width}: {error}"
         ) from error
-    if config.encoder.checkpoint is not None:
-        load_encoder(model.encoder, Path(config.encoder.checkpoint))
-    if isinstance(config.neuron, LifNeuron):
+    _load_weights(model, config)
+    if isinstance(config.neuron, SpikingNeuron):
         requested = config.neuron.backend
     else:
         requested = "auto" if config.encoder.name == "sps" else "torch"  # SPS has LIF layers of its own
     model.neuron_backend = choose_backend(requested, device)
-    return cast("StalSrnn | StalSpikformer | EncoderOnly", model.to(device))
+    return cast("StalSrnn | StalSpikformer | EncoderOnly | SpikingTransformer", model.to(device))
+
+
+def _load_weights(model: nn.Module, config: RunConfig) -> None:
+    if not isinstance(config.encoder, DirectEncoder) and config.encoder.checkpoint is not None:
+        load_encoder(cast("nn.Module", model.encoder), Path(config.encoder.checkpoint))
+    if isinstance(config.model, SpikingTransformerModel) and config.model.pretrained is not None:
+        from trainers.keymaps.pretrained import load_pretrained  # noqa: PLC0415
+
+        load_pretrained(model, Path(config.model.pretrained), new_head=config.model.new_head)
 
 
 def build_loss(config: RunConfig) -> nn.Module:
@@ -87,25 +102,44 @@ def build_loss(config: RunConfig) -> nn.Module:
     return LOSSES.create(config.loss.name, **arguments)
 
 
-def _classifier_arguments(config: RunConfig, num_classes: int) -> dict[str, Any]:
-    """Return what only a model that classifies is told."""
-    if isinstance(config.model, EncoderOnlyModel):
-        return {}
+def _transformer_arguments(config: RunConfig, num_classes: int) -> dict[str, Any]:
+    """Return what a spiking transformer is told."""
     return {
         "num_classes": num_classes,
-        "freeze_encoder": config.encoder.freeze,
-        **config.model.model_dump(exclude={"name"}),
+        "step_logits": config.loss.name == "tet",
+        **config.model.model_dump(exclude={"name", "pretrained", "new_head"}),
+        "neuron": config.neuron.name,
         **_neuron_arguments(config),
     }
 
 
+def _stal_arguments(config: RunConfig, num_classes: int) -> dict[str, Any]:
+    """Return what the models with a swappable encoder are told; only those that classify know classes and neurons."""
+    encoder = config.encoder
+    arguments: dict[str, Any] = {
+        "encoder": encoder.name,
+        "encoder_kwargs": encoder.model_dump(exclude=_ENCODER_BASE_KEYS),
+    }
+    if isinstance(config.model, EncoderOnlyModel) or isinstance(encoder, DirectEncoder):
+        return arguments
+    neuron = _neuron_arguments(config)
+    return {
+        **arguments,
+        "num_classes": num_classes,
+        "freeze_encoder": encoder.freeze,
+        **config.model.model_dump(exclude={"name"}),
+        **{key: value for key, value in neuron.items() if key not in _TRANSFORMER_THRESHOLDS},
+    }
+
+
 def _neuron_arguments(config: RunConfig) -> dict[str, Any]:
-    """Return the neuron section as plain arguments of a model."""
+    """Return the neuron section as plain arguments of a model; those it leaves open are left out."""
     if isinstance(config.neuron, NoNeuron):
         return {}
     arguments = config.neuron.model_dump(exclude={"name", "surrogate"})
-    surrogate = config.neuron.surrogate
     if "v_reset" in arguments and arguments["v_reset"] is None:
-        del arguments["v_reset"]
         arguments["soft_reset"] = True
-    return {**arguments, "surrogate": surrogate.name, "surrogate_alpha": surrogate.alpha}
+    surrogate = getattr(config.neuron, "surrogate", None)
+    if surrogate is not None:
+        arguments |= {"surrogate": surrogate.name, "surrogate_alpha": surrogate.alpha}
+    return {key: value for key, value in arguments.items() if value is not None}

@@ -73,18 +73,21 @@ class ClassificationTask:
 
         Args:
             model: returns `(logits, embeddings)` and says with `embeddings_time_dim` where its time axis is.
-            images: `[B, C, H, W]`, float32 in [0, 1].
+            images: `[B, C, H, W]`, or event clips `[B, T, C, H, W]`, float32.
             targets: `[B]` class numbers, or `[B, K]` class probabilities.
             epoch: 0-based epoch, which the sparsity terms ramp up with.
         """
         with _precision(self.device, self.precision):
             logits, embeddings = model(images, return_embeddings=True)
         functional.reset_net(model)  # the graph keeps what backward needs; the modules keep nothing
-        logits, embeddings = logits.float(), embeddings.float()
+        logits, embeddings = (
+            logits.float(),
+            embeddings.float(),
+        )  # logits [B, K], or [T, B, K] for a loss that weighs steps
         if not self.as_is:
             embeddings = embeddings.movedim(model.embeddings_time_dim, 0)
         loss = self.loss(logits, targets, embeddings=embeddings, epoch=epoch, images=images)
-        return StepOutput(loss, logits, embeddings)
+        return StepOutput(loss, logits.mean(0) if logits.ndim == 3 else logits, embeddings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class MnistFilesData(DataBase):
 class FolderData(DataBase):
     """Images in one folder per class; the official validation images are the test split."""
 
+    name: str
+    data_dir: str
     val_fraction: float = Field(0.05, gt=0.0, lt=1.0, description="share of the training images kept for validation")
     crop_pct: float = Field(
         0.875, gt=0.0, le=1.0, description="evaluation resizes to image_size / crop_pct and cuts out the centre"
@@ -79,6 +81,8 @@ class TinyImageNetData(FolderData):
 class EventData(DataBase):
     """Clips of an event camera, `[frames, 2, H, W]` event counts; image_size is 128 unless it is given."""
 
+    name: str
+    data_dir: str
     frames: Count = Field(10, description="frames T of a clip, each with the same number of events")
     val_fraction: float = Field(0.1, gt=0.0, lt=1.0, description="share of the training clips kept for validation")
 

@@ -89,7 +89,21 @@ class LatencyEncoder(EncoderBase):
     )
 
 
+class DirectEncoder(Section):
+    """Direct coding: an image is shown in every time step, an event clip as it is; the model's tokenizer spikes."""
+
+    name: Literal["direct"] = "direct"
+    time_steps: Count = Field(4, description="time steps T; of event clips the number of frames")
+
+
 Encoder = Annotated[
-    StalEncoder | AncestorEncoder | ConvStalEncoder | StalPsEncoder | SpsEncoder | RateEncoder | LatencyEncoder,
+    StalEncoder
+    | AncestorEncoder
+    | ConvStalEncoder
+    | StalPsEncoder
+    | SpsEncoder
+    | RateEncoder
+    | LatencyEncoder
+    | DirectEncoder,
     Field(discriminator="name"),
 ]

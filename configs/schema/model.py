@@ -7,6 +7,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.schema.base import Count, Positive, Section
+from configs.schema.transformers import (
+    QkformerCifarModel,
+    QkformerDvsModel,
+    QkformerImagenetModel,
+    SdtModel,
+    SpikformerCifarModel,
+    SpikformerDvsModel,
+    SpikformerImagenetModel,
+    SpikingformerCifarModel,
+    SpikingformerDvsModel,
+    SpikingformerImagenetModel,
+    TimModel,
+)
 
 
 class StalSrnnModel(Section):
@@ -36,4 +49,20 @@ class EncoderOnlyModel(Section):
     name: Literal["encoder_only"] = "encoder_only"
 
 
-Model = Annotated[StalSrnnModel | StalSpikformerModel | EncoderOnlyModel, Field(discriminator="name")]
+Model = Annotated[
+    StalSrnnModel
+    | StalSpikformerModel
+    | EncoderOnlyModel
+    | SpikformerCifarModel
+    | SpikformerImagenetModel
+    | SpikformerDvsModel
+    | SdtModel
+    | QkformerCifarModel
+    | QkformerImagenetModel
+    | QkformerDvsModel
+    | TimModel
+    | SpikingformerCifarModel
+    | SpikingformerImagenetModel
+    | SpikingformerDvsModel,
+    Field(discriminator="name"),
+]

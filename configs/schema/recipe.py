@@ -89,3 +89,10 @@ class Training(Section):
     deterministic: bool = Field(True, description="refuse operations that are not reproducible")
     checkpoint_every: Count = Field(1, description="epochs between checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints kept per run")
+    spike_guard_epochs: Count | None = Field(
+        None, description="end a run whose layers are all silent, or all saturated, for so many epochs; null never"
+    )
+    spike_guard_grace: int = Field(1, ge=0, description="first epochs that spike_guard_epochs does not count")
+    hang_seconds: Positive | None = Field(
+        1800.0, description="a trial without a step for so long is ended and tried again; null waits for ever"
+    )

@@ -12,6 +12,7 @@ from configs.fit import misfits, with_partners
 from configs.schema.base import Section
 from configs.schema.data import Data, DigitsData
 from configs.schema.encoder import Encoder
+from configs.schema.energy import Energy
 from configs.schema.loss import CrossEntropyLoss, Loss
 from configs.schema.model import Model
 from configs.schema.neuron import Neuron
@@ -32,6 +33,7 @@ class RunConfig(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     training: Training = Training()
+    energy: Energy = Energy()
     tracking: Tracking = Tracking()
 
     @model_validator(mode="before")

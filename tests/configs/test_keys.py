@@ -18,7 +18,7 @@ def test_keys_know_their_types_and_kinds() -> None:
     assert keys["loss.omega"].types == {float}
     assert keys["training.clip_grad_norm"].types == {float, NoneType}
     assert keys["training.epochs"].kinds == ()
-    assert keys["neuron.surrogate.alpha"].kinds == ("lif", "rlif")
+    assert keys["neuron.surrogate.alpha"].kinds == ("lif", "if", "plif", "klif", "clif", "glif", "psn", "rlif")
     assert keys["neuron.backend"].values == ("auto", "torch", "triton", "cuda")
     assert keys["data.name"].types == {str}
     assert set(keys["encoder.time_steps"].kinds) == {

@@ -22,12 +22,25 @@ if TYPE_CHECKING:
     from configs.schema import Augmentation, Optimizer, Schedule, Training
 
 
-def make_optimizer(model: nn.Module, section: Optimizer) -> torch.optim.Optimizer:
+def effective_learning_rate(section: Optimizer, training: Training) -> float:
+    """Return the peak learning rate of a run: as given, or in proportion to the images of one update.
+
+    Args:
+        section: `optimizer` of the configuration; with `scale_lr_by_batch` its rate is meant for so many images.
+        training: `training` of the configuration, for the images of one update.
+    """
+    if section.scale_lr_by_batch is None:
+        return section.learning_rate
+    return section.learning_rate * training.batch_size * training.accumulation_steps / section.scale_lr_by_batch
+
+
+def make_optimizer(model: nn.Module, section: Optimizer, learning_rate: float | None = None) -> torch.optim.Optimizer:
     """Create the optimiser by its timm name, at exactly the learning rate given.
 
     Args:
         model: whose trainable parameters are optimised.
         section: `optimizer` of the configuration.
+        learning_rate: the rate; None takes the section's.
 
     Raises:
         TrainerError: timm knows no optimiser of that name, or it does not take one of the settings.
@@ -41,7 +54,7 @@ def make_optimizer(model: nn.Module, section: Optimizer) -> torch.optim.Optimize
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             model,
             opt=section.name.lower(),
-            lr=section.learning_rate,
+            lr=section.learning_rate if learning_rate is None else learning_rate,
             weight_decay=section.weight_decay,
             momentum=section.momentum,
             filter_bias_and_bn=not section.decay_bias_and_norm,
@@ -55,35 +68,65 @@ def make_optimizer(model: nn.Module, section: Optimizer) -> torch.optim.Optimize
     return optimizer
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, section: Schedule, epochs: int) -> Scheduler:
-    """Create the learning-rate schedule; `step(epoch)` with the 0-based epoch sets that epoch's rate.
+def make_schedule(
+    optimizer: torch.optim.Optimizer, section: Schedule, epochs: int, updates_per_epoch: int = 1
+) -> Scheduler:
+    """Create the learning-rate schedule.
+
+    `step(epoch)` with the 0-based epoch sets the rate of a schedule per epoch, `step_update(update)` with the 0-based
+    number of the update since the run's start that of a schedule per step; each does nothing for the other kind.
 
     Args:
         optimizer: whose learning rate is set.
         section: `schedule` of the configuration.
-        epochs: epochs of the whole run, warm-up included.
+        epochs: epochs of the whole run, warm-up and cool-down included.
+        updates_per_epoch: optimiser steps of an epoch.
     """
+    decaying = epochs
+    if section.name == "cosine":
+        decaying -= section.cooldown_epochs + (section.warmup_epochs if section.warmup_prefix else 0)
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=section.name,
-        num_epochs=epochs,
+        num_epochs=decaying,
         decay_epochs=section.step_epochs,
         decay_rate=section.gamma,
         min_lr=section.min_learning_rate,
         warmup_lr=section.warmup_learning_rate,
         warmup_epochs=section.warmup_epochs,
+        warmup_prefix=section.warmup_prefix,
+        cooldown_epochs=section.cooldown_epochs,
+        step_on_epochs=section.per == "epoch",
+        updates_per_epoch=updates_per_epoch,
     )
     return scheduler
 
 
-def make_mixup(section: Augmentation, num_classes: int) -> Mixup | None:
+class BatchMixup(Mixup):  # type: ignore[misc]  # timm has no types
+    """Timm's mixing for batches of images and of clips, whose frames are mixed as if they were channels."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix a batch in place with itself turned round.
+
+        Args:
+            images: `[B, C, H, W]`, or clips `[B, T, C, H, W]`; B even.
+            labels: `[B]`, class numbers.
+
+        Returns:
+            The same images and `[B, K]` class probabilities.
+        """
+        mixed, targets = super().__call__(images.flatten(1, -3), labels)
+        return mixed.view_as(images), targets
+
+
+def make_mixup(section: Augmentation, num_classes: int) -> BatchMixup | None:
     """Create the mixing of whole batches (mixup, CutMix or both), or None when both are off.
 
     Label smoothing is the loss's affair: it treats the mixed targets as it treats plain ones.
     """
     if not section.mixup and not section.cutmix:
         return None
-    return Mixup(
+    return BatchMixup(
         mixup_alpha=section.mixup,
         cutmix_alpha=section.cutmix,
         prob=section.mix_probability,

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from trainers.data.augment import ImageTransform, as_bytes
-from trainers.data.bundle import Split
+from trainers.data.augment import as_bytes
+from trainers.data.bundle import Samples, Split
+from trainers.data.lazy import Batch, LazySplit, Transform, allowed_workers
 from trainers.determinism import derive_seed, image_rng, numpy_stream
 from trainers.protocol import TrainerError
 
-_log = logging.getLogger(__name__)
-
-Batch = tuple[Tensor, Tensor]
+__all__ = ["Batch", "TrainBatches", "eval_batches"]
 
 
 class TrainBatches:
     """Training batches of a split.
 
-    Without a transform the whole split lies on the device as tensors and a batch is one gather. With one, images are
-    augmented one by one in loader processes; each image's random numbers come from (seed, epoch, image), so neither the
-    position a run is resumed at nor the number of processes changes a pixel.
+    Without a transform a split in memory lies on the device as tensors and a batch is one gather. With one, and where
+    samples lie in files, they are read and augmented one by one in loader processes; each one's random numbers come
+    from (seed, epoch, number), so neither the position a run is resumed at nor the number of processes changes a pixel.
 
     Args:
-        split: the training images.
+        split: the training images or clips.
         batch_size: images per batch; the last batch of an epoch may be smaller, and is left out when it has one image
             (batch normalisation needs two).
         seed: seed of order and augmentation.
         device: where the batches go.
         even: drop the last image of an odd batch, as mixing in pairs needs.
-        transform: per-image augmentation, or None.
-        workers: loader processes, used with a transform only; 0 augments in this process.
+        transform: augmentation of one sample, or None.
+        workers: loader processes, where samples are read or augmented one by one; 0 does it in this process.
 
     Raises:
         TrainerError: there are too few images for one batch.
@@ -45,37 +41,36 @@ class TrainBatches:
 
     def __init__(
         self,
-        split: Split,
+        split: Samples,
         *,
         batch_size: int,
         seed: int,
         device: torch.device,
         even: bool = False,
-        transform: ImageTransform | None = None,
+        transform: Transform | None = None,
         workers: int = 0,
     ) -> None:
         self._seed = seed
         self._device = device
         self._even = even
         self._plan = _BatchPlan(_cut(len(split), batch_size, even=even))
-        self._loader: DataLoader[Batch] | None = None
-        if transform is None:
-            self._split = split.to(device)
+        self._count = len(split)
+        self._source: Split | DataLoader[Batch]
+        if isinstance(split, LazySplit):
+            self._source = self._loader(split, transform or split.prepare, workers)
+        elif transform is not None:
+            self._source = self._loader(Split(as_bytes(split.images), split.labels), transform, workers)
         else:
-            self._split = Split(as_bytes(split.images), split.labels)
-            workers = _allowed(workers)
-            self._loader = DataLoader(
-                _AugmentedImages(self._split, transform, seed),
-                batch_sampler=self._plan,
-                num_workers=workers,
-                persistent_workers=workers > 0,
-                pin_memory=device.type == "cuda",
-                generator=torch.Generator(),  # its own: the loader must not draw from the run's generator
-            )
+            self._source = split.to(device)
 
     def __len__(self) -> int:
         """Batches per epoch."""
         return len(self._plan.bounds)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Images of each batch of an epoch."""
+        return [last - first for first, last in self._plan.bounds]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on.
@@ -85,26 +80,41 @@ class TrainBatches:
             start: batches to leave out at the front, because they are done.
 
         Yields:
-            Images `[b, C, H, W]`, float32 in [0, 1], free to be changed in place, and labels `[b]`, on the device.
+            Images `[b, C, H, W]`, float32, in [0, 1] unless they are normalised, or clips `[b, T, C, H, W]` of event
+            counts, free to be changed in place, and labels `[b]`, on the device.
         """
-        order = numpy_stream(self._seed, "order", epoch).permutation(len(self._split)).astype(np.int64)
-        if self._loader is None:
+        order = numpy_stream(self._seed, "order", epoch).permutation(self._count).astype(np.int64)
+        if isinstance(self._source, Split):
             index = torch.from_numpy(order).to(self._device)
             for first, last in self._plan.bounds[start:]:
-                yield self._split.take(index[first:last])
+                yield self._source.take(index[first:last])
         else:
             self._plan.aim(order, epoch, start)
-            for images, labels in self._loader:
+            for images, labels in self._source:
                 yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
+    def _loader(self, split: Samples, transform: Transform, workers: int) -> DataLoader[Batch]:
+        workers = allowed_workers(workers)
+        return DataLoader(
+            _AugmentedSamples(split, transform, self._seed),
+            batch_sampler=self._plan,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self._device.type == "cuda",
+            generator=torch.Generator(),  # its own: the loader must not draw from the run's generator
+        )
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+
+def eval_batches(split: Samples, batch_size: int) -> Iterator[Batch]:
     """Yield a whole split in its own order.
 
     Args:
-        split: the images, already on the device that evaluates them.
+        split: the images, already on the device that evaluates them, or clips whose batches go there.
         batch_size: images per batch; the last one may be smaller.
     """
+    if isinstance(split, LazySplit):
+        yield from split.batches(batch_size)
+        return
     for start in range(0, len(split), batch_size):
         index = torch.arange(start, min(start + batch_size, len(split)), device=split.labels.device)
         yield split.take(index)
@@ -125,14 +135,6 @@ def _cut(count: int, batch_size: int, *, even: bool) -> list[tuple[int, int]]:
             + (": mixup and cutmix need training.batch_size of 2 or more" if even else "")
         )
     return bounds
-
-
-def _allowed(workers: int) -> int:
-    """Return how many loader processes this process may start: a daemon may start none."""
-    if workers and multiprocessing.current_process().daemon:
-        _log.warning("data.workers is %d, but a daemon process may start none: images are augmented in it", workers)
-        return 0
-    return workers
 
 
 class _BatchPlan(Sampler[list[tuple[int, int]]]):
@@ -156,10 +158,10 @@ class _BatchPlan(Sampler[list[tuple[int, int]]]):
         return len(self.bounds) - self._start
 
 
-class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images augmented on access, each with random numbers of its own."""
+class _AugmentedSamples(Dataset[Batch]):
+    """Samples read and augmented on access, each with random numbers of its own."""
 
-    def __init__(self, split: Split, transform: ImageTransform, seed: int) -> None:
+    def __init__(self, split: Samples, transform: Transform, seed: int) -> None:
         self._split = split
         self._transform = transform
         self._seed = seed
@@ -167,7 +169,7 @@ class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, number = key
         with image_rng(derive_seed(self._seed, "image", epoch, number)):
-            return self._transform(self._split.images[number]), self._split.labels[number]
+            return self._transform(self._split.sample(number)), self._split.labels[number]

@@ -1,9 +1,9 @@
-"""A data set in memory: three splits, made from arrays in an order that only the split seed decides."""
+"""A data set: three splits, dealt out in an order that only the split seed decides, in memory or in files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainers.data.lazy import LazySplit, Transform
+from trainers.data.normalization import Normalization
 from trainers.determinism import numpy_stream
 
 SPLITS = ("train", "val", "test")
@@ -19,30 +21,45 @@ _RESIZE_CHUNK = 4096  # images resized at once, to bound the float copy
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Images and labels of one split.
+    """Images and labels of one split, in memory.
 
     Args:
         images: `[n, C, H, W]`, uint8 in 0..255 or float32 in 0..1.
         labels: `[n]`, int64 class numbers.
+        normalization: what is done to images that are taken; None leaves them in [0, 1].
     """
 
     images: Tensor
     labels: Tensor
+    normalization: Normalization | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Split:
         """Return the split with its tensors on `device`."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of an image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def sample(self, number: int) -> Tensor:
+        """Return one image as it lies there."""
+        return self.images[number]
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the chosen images as float32 in [0, 1] and their labels.
+        """Return the chosen images as float32 in [0, 1], normalised where the split is, and their labels.
 
         Args:
             index: `[b]`, int64, on the split's device.
         """
-        return as_unit_floats(self.images.index_select(0, index)), self.labels.index_select(0, index)
+        images = as_unit_floats(self.images.index_select(0, index))
+        if self.normalization is not None:
+            self.normalization.apply_(images)
+        return images, self.labels.index_select(0, index)
 
     def part(self, index: Tensor, size: int | None) -> Split:
         """Return the chosen images, resized to `size`, as a split of their own.
@@ -51,14 +68,17 @@ class Split:
             index: `[n]`, int64.
             size: side in pixels; None keeps the images as they are.
         """
-        return Split(self.images[index], self.labels[index]).resized(size)
+        return replace(self, images=self.images[index], labels=self.labels[index]).resized(size)
 
     def resized(self, size: int | None) -> Split:
         """Return the split with images of `size` x `size` pixels (bilinear, antialiased); None keeps them."""
         if size is None or self.images.shape[-2:] == (size, size):
             return self
         chunks = [_resize(chunk, size) for chunk in torch.split(self.images, _RESIZE_CHUNK)]
-        return Split(torch.cat(chunks), self.labels)
+        return replace(self, images=torch.cat(chunks))
+
+
+Samples = Split | LazySplit
 
 
 class DataBundle:
@@ -69,39 +89,45 @@ class DataBundle:
     Args:
         makers: split name to a function that makes it.
         classes: class names in the order of their numbers.
+        transform: what is done to each training sample, drawn anew in each epoch; None does nothing.
     """
 
-    def __init__(self, makers: Mapping[str, Callable[[], Split]], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        makers: Mapping[str, Callable[[], Samples]],
+        classes: Sequence[str],
+        transform: Transform | None = None,
+    ) -> None:
         self._makers = makers
-        self._made: dict[str, Split] = {}
+        self._made: dict[str, Samples] = {}
         self.classes = tuple(classes)
+        self.transform = transform
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> Samples:
         """Return the split `train`, `val` or `test`."""
         if name not in self._made:
             self._made[name] = self._makers[name]()
         return self._made[name]
 
     @property
-    def train(self) -> Split:
+    def train(self) -> Samples:
         """The images the weights are fitted to."""
         return self.split("train")
 
     @property
-    def val(self) -> Split:
+    def val(self) -> Samples:
         """The images a search looks at."""
         return self.split("val")
 
     @property
-    def test(self) -> Split:
+    def test(self) -> Samples:
         """The images nobody looks at until the end."""
         return self.split("test")
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of an image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        """Shape (C, H, W) of an image, or of a frame of a clip."""
+        return self.train.shape
 
     @property
     def num_classes(self) -> int:

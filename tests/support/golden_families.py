@@ -12,7 +12,7 @@ import trainers.models  # noqa: F401  # registers the models with timm, which it
 # isort: split
 from timm import create_model
 
-from trainers.keymaps import qkformer, sdt, spikformer
+from trainers.keymaps import qkformer, sdt, spikformer, spikingformer
 from trainers.keymaps.keymap import KeyMap
 
 Case = dict[str, Any]
@@ -85,12 +85,12 @@ def _sdt(kwargs: dict[str, Any], variant: str) -> Described:
     return "sdt", arguments, sdt.KEYMAPS[OFFICIAL]
 
 
-def _spikformer(name: str) -> Callable[[dict[str, Any], str], Described]:
+def _plain(name: str, keymap: KeyMap) -> Callable[[dict[str, Any], str], Described]:
     def described(kwargs: dict[str, Any], variant: str) -> Described:
         _as_released(variant)
         arguments = common_arguments(kwargs)
         _nothing_left(kwargs)
-        return name, arguments, spikformer.KEYMAPS[OFFICIAL]
+        return name, arguments, keymap
 
     return described
 
@@ -112,7 +112,10 @@ FAMILIES: dict[str, Callable[[dict[str, Any], str], Described]] = {
     "qkformer_cifar10dvs": _qkformer("qkformer_dvs", qkformer.DVS),
     "qkformer_imagenet": _qkformer("qkformer_imagenet", qkformer.IMAGENET),
     "sdt": _sdt,
-    "spikformer_cifar": _spikformer("spikformer_cifar"),
-    "spikformer_imagenet": _spikformer("spikformer_imagenet"),
-    "spikformer_dvs": _spikformer("spikformer_dvs"),
+    "spikformer_cifar": _plain("spikformer_cifar", spikformer.KEYMAPS[OFFICIAL]),
+    "spikformer_imagenet": _plain("spikformer_imagenet", spikformer.KEYMAPS[OFFICIAL]),
+    "spikformer_dvs": _plain("spikformer_dvs", spikformer.KEYMAPS[OFFICIAL]),
+    "spikingformer_cifar": _plain("spikingformer_cifar", spikingformer.CIFAR),
+    "spikingformer_dvs": _plain("spikingformer_dvs", spikingformer.IMAGENET_AND_EVENTS),
+    "spikingformer_imagenet": _plain("spikingformer_imagenet", spikingformer.IMAGENET_AND_EVENTS),
 }

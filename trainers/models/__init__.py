@@ -5,6 +5,12 @@ from trainers.models.encoder_only import EncoderOnly, encoder_only
 from trainers.models.qkformer import QkFormer, qkformer_cifar, qkformer_dvs, qkformer_imagenet
 from trainers.models.sdt import Sdt, sdt
 from trainers.models.spikformer import Spikformer, spikformer_cifar, spikformer_dvs, spikformer_imagenet
+from trainers.models.spikingformer import (
+    Spikingformer,
+    spikingformer_cifar,
+    spikingformer_dvs,
+    spikingformer_imagenet,
+)
 from trainers.models.stal_spikformer import StalSpikformer, stal_spikformer
 from trainers.models.stal_srnn import RecurrentClassifier, StalSrnn, stal_srnn
 
@@ -15,6 +21,7 @@ __all__ = [
     "Sdt",
     "Spikformer",
     "SpikingTransformer",
+    "Spikingformer",
     "StalSpikformer",
     "StalSrnn",
     "encoder_only",
@@ -25,6 +32,9 @@ __all__ = [
     "spikformer_cifar",
     "spikformer_dvs",
     "spikformer_imagenet",
+    "spikingformer_cifar",
+    "spikingformer_dvs",
+    "spikingformer_imagenet",
     "stal_spikformer",
     "stal_srnn",
 ]

@@ -1,0 +1,214 @@
+"""Spikingformer: Spikformer whose shortcuts add membranes, so that every weight sees spikes (Zhou et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+from torch import Tensor, nn
+
+import trainers.torchvision_ops  # noqa: F401  # before timm
+
+# isort: split
+from timm.models import register_model
+
+from trainers.models.attention import SpikingAttention
+from trainers.models.backbone import SpikingTransformer, build
+from trainers.models.blocks import Block, SpikingMlp
+from trainers.models.layers import ConvBn, NeuronConvBn, draw_weights, halvings
+from trainers.models.neuron_options import NeuronOptions, Neurons
+
+_WIDTHS = (8, 4, 2, 1, 1)  # what D is divided by
+_FIRING_STAGES = len(_WIDTHS) - 1
+
+
+class MembraneTokenizer(nn.Module):
+    """A 3 x 3 convolution of the image and four of spikes; with n halvings, the last n of those pool their spikes.
+
+    Args:
+        in_channels: channels of the input.
+        dim: width D.
+        pools: halvings, 0 to 4.
+        neurons: makes the spiking layers.
+    """
+
+    def __init__(self, in_channels: int, dim: int, pools: int, neurons: Neurons) -> None:
+        super().__init__()
+        widths = [dim // divisor for divisor in _WIDTHS]
+        pooled = [stage >= _FIRING_STAGES - pools for stage in range(_FIRING_STAGES)]
+        self.stages = nn.ModuleList([ConvBn(in_channels, widths[0], 3)])
+        for before, after, pool in zip(widths[:-1], widths[1:], pooled, strict=True):
+            self.stages.append(NeuronConvBn(before, after, 3, neuron=neurons.make("tokenizer"), pool=pool))
+        self.feature_info = [
+            {"num_chs": width, "reduction": 2 ** sum(pooled[:stage]), "module": f"patch_embed.stages.{stage}"}
+            for stage, width in enumerate(widths)
+        ]
+
+    def maps(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the membranes [T, B, C', H', W'] of each stage of [T, B, C, H, W]; the last ones are the tokens."""
+        for stage in self.stages:
+            x = stage(x)
+            yield x
+
+
+class Spikingformer(SpikingTransformer):
+    """Spikingformer (arXiv 2304.11954); the defaults are the 4-384 of CIFAR-10.
+
+    The head sees the mean membrane of the last block: there is no neuron before it. Feature maps are the membranes of
+    the tokenizer's stages before the last, and of the last block.
+
+    Args:
+        in_channels: channels C of the input.
+        img_size: side of the input in pixels, a multiple of the patch size.
+        num_classes: classes K.
+        embed_dims: width D, a multiple of 8.
+        depth: blocks.
+        num_heads: heads; must divide D.
+        mlp_ratio: hidden width of the MLPs, in D.
+        time_steps: time steps T of a static image.
+        patch_size: side of a token's patch in pixels: 1, 2, 4, 8 or 16.
+        attention: product of the attention, by its name in `trainers.models.attention.PRODUCTS`.
+        attn_scale: factor of the product, a constant in the published code, not d^-1/2.
+        proj_bias: give the projection after the product a bias, as the authors' code does and STEP's port does not.
+        keep_dead_parameters: keep the two layer normalisations per block that the published code never applies, so
+            that totals and keys agree; STEP's port has none.
+        step_by_step: see `SpikingTransformer`.
+        step_logits: see `SpikingTransformer`.
+        neuron: see `NeuronOptions`.
+
+    Raises:
+        ValueError: a size does not fit, or the attention is unknown.
+    """
+
+    embedding_layer = f"patch_embed.stages.{_FIRING_STAGES}.neuron"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        img_size: int = 32,
+        num_classes: int = 10,
+        embed_dims: int = 384,
+        depth: int = 4,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        time_steps: int = 4,
+        patch_size: int = 4,
+        attention: str = "ssa",
+        attn_scale: float = 0.125,
+        proj_bias: bool = True,
+        keep_dead_parameters: bool = True,
+        step_by_step: bool = False,
+        step_logits: bool = False,
+        **neuron: Unpack[NeuronOptions],
+    ) -> None:
+        neurons = Neurons(time_steps, **neuron)
+        pools = halvings(img_size, patch_size, 0, _FIRING_STAGES)
+        tokenizer = MembraneTokenizer(in_channels, embed_dims, pools, neurons)
+        *finer, last = tokenizer.feature_info
+        super().__init__(
+            num_classes=num_classes,
+            num_features=embed_dims,
+            time_steps=time_steps,
+            feature_info=[*finer, last | {"module": "block"}],
+            step_by_step=step_by_step,
+            step_logits=step_logits,
+        )
+        self.patch_embed = tokenizer
+        self.block = nn.ModuleList(
+            Block(
+                SpikingAttention(
+                    embed_dims,
+                    num_heads,
+                    neurons,
+                    product=attention,
+                    scale=attn_scale,
+                    proj_bias=proj_bias,
+                    input_neuron=True,
+                    output_neuron=False,
+                ),
+                SpikingMlp(embed_dims, int(embed_dims * mlp_ratio), neurons, fire_first=True),
+                unused_norms=embed_dims if keep_dead_parameters else 0,
+            )
+            for _ in range(depth)
+        )
+        self.reset_classifier(num_classes)
+        draw_weights(self, nn.Linear)
+
+    def forward_stages(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the membranes of the tokenizer's stages before the last and of the last block, [T, B, C', H', W']."""
+        *finer, _ = self.feature_info
+        maps = self.patch_embed.maps(x)
+        yield from (next(maps) for _ in finer)
+        x = next(maps)
+        for block in self.block:
+            x = self.run_block(block, x)
+        yield x
+
+
+@register_model  # type: ignore[untyped-decorator]  # timm is untyped
+def spikingformer_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `Spikingformer` for `timm.create_model("spikingformer_cifar", ...)`: 4-384 with patches of 4 by default.
+
+    Published for CIFAR-100 is `num_heads` 8.
+
+    Args:
+        pretrained: must be False.
+        kwargs: arguments of `Spikingformer`, and timm's `features_only` and `out_indices`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: pretrained weights are asked for, or a size does not fit.
+    """
+    return build(Spikingformer, "spikingformer_cifar", pretrained, kwargs)
+
+
+_IMAGENET = {"img_size": 224, "patch_size": 16, "num_classes": 1000, "embed_dims": 512, "depth": 8, "num_heads": 8}
+_EVENTS = {
+    "in_channels": 2,
+    "img_size": 128,
+    "patch_size": 16,
+    "embed_dims": 256,
+    "depth": 2,
+    "num_heads": 16,
+    "time_steps": 16,
+}
+
+
+@register_model  # type: ignore[untyped-decorator]
+def spikingformer_imagenet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `Spikingformer` for `timm.create_model("spikingformer_imagenet", ...)`: 8-512, patches of 16 by default.
+
+    Args:
+        pretrained: must be False.
+        kwargs: arguments of `Spikingformer`, and timm's `features_only` and `out_indices`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: pretrained weights are asked for, or a size does not fit.
+    """
+    return build(Spikingformer, "spikingformer_imagenet", pretrained, _IMAGENET | kwargs)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def spikingformer_dvs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build `Spikingformer` for `timm.create_model("spikingformer_dvs", ...)`: by default 2-256 for clips of 128 x 128.
+
+    LIF neurons have `tau` 1.5 by default, as in the published code for event data (STEP's port: 2).
+
+    Args:
+        pretrained: must be False.
+        kwargs: arguments of `Spikingformer`, and timm's `features_only` and `out_indices`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: pretrained weights are asked for, or a size does not fit.
+    """
+    tau = {"tau": 1.5} if kwargs.get("neuron", "lif") == "lif" else {}  # not every kind of neuron has one
+    return build(Spikingformer, "spikingformer_dvs", pretrained, _EVENTS | tau | kwargs)

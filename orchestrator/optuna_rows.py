@@ -6,12 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Insert, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 
@@ -94,18 +95,25 @@ class OptunaRows:
             connection: a writing transaction.
             ids: real ids of trials that were noted under another.
         """
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         for table, rows in self._rows.items():
-            statement = dialect.insert(table)
-            changed = {name: statement.excluded[name] for name in rows[0] if name not in KEYS[table]}
             real = [
-                row | {"trial_id": ids.get(row["trial_id"], row["trial_id"])} if "trial_id" in row else row
+                {**row, "trial_id": ids.get(row["trial_id"], row["trial_id"])} if "trial_id" in row else row
                 for row in rows
             ]
-            connection.execute(statement.on_conflict_do_update(index_elements=KEYS[table], set_=changed), real)
+            connection.execute(upsert(table, connection.dialect.name), real)
 
     def _attr(self, table: Table, owner: str, owner_id: int, key: str, value: Any) -> None:
         self._rows[table].append({owner: owner_id, "key": key, "value_json": json.dumps(value)})
+
+
+@cache
+def upsert(table: Table, dialect: str) -> Insert:
+    """Return the statement that writes rows of a table over what is there; building it takes longer than running it."""
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    keys = KEYS[table]
+    changed = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key and c.name not in keys}
+    complete: Insert = statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    return complete
 
 
 def lock_study(connection: Connection, study_id: int) -> None:

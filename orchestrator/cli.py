@@ -15,9 +15,17 @@ COMMANDS = {  # name -> one line for --help; the module is only imported when it
     "search": "Create or continue a study over a search space.",
     "train": "Train one configuration.",
     "evaluate": "Evaluate a checkpoint on a split.",
+    "convert-checkpoint": "Turn a published checkpoint into one that can be evaluated.",
     "worker": "Help running studies with the GPUs or cores of this machine.",
-    "status": "Show studies, workers and failures.",
+    "controller": "Run a study whose workers are elsewhere.",
+    "status": "Show studies, budgets, workers and failures.",
+    "pause": "Let a study rest: its trials write checkpoints and wait.",
+    "resume": "Go on with a paused study.",
+    "stop": "End the work on a study; the same search command goes on.",
+    "cancel": "End one trial of a study for good.",
+    "enqueue": "Have a study try parameters of your choice.",
     "report": "Write the report of a study as one HTML file.",
+    "db": "Make, migrate or check the tables of a database.",
     "dashboard": "Open a study's database in optuna-dashboard.",
     "validate": "Check configurations and search spaces.",
     "schema": "Write the JSON Schema of configurations or search spaces.",
@@ -55,7 +63,7 @@ def add_command(built: typer.Typer, name: str) -> None:
         built: where to add it.
         name: a key of `COMMANDS`.
     """
-    module = importlib.import_module(f"orchestrator.commands.{name}")
+    module = importlib.import_module(f"orchestrator.commands.{name.replace('-', '_')}")
     settings: dict[str, Any] | None = getattr(module, "CONTEXT_SETTINGS", None)
     built.command(name, context_settings=settings)(module.command)
 

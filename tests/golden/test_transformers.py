@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from golden_transformers import Run, runs
+from golden_transformers import check, runs
 
 
 @pytest.mark.parametrize(("case", "variant", "mode"), runs())
 def test_model_equals_the_published_code(case: dict[str, Any], variant: str, mode: str) -> None:
-    Run(case, variant, mode).check()
+    check(case, variant, mode)

@@ -18,9 +18,6 @@ from trainers.keymaps.keymap import KeyMap
 Case = dict[str, Any]
 Described = tuple[str, dict[str, Any], KeyMap]  # registered name, arguments, key map
 OFFICIAL = 0  # place of the authors' own keys in a family's KEYMAPS
-# (case, loss in evaluation) -> override that the recorded run names, but that its numbers are without: they are those
-# of the hard reset, spike for spike. A corrected recording has another loss.
-_NOT_APPLIED = {("spikformer_cifar_softreset", 4.720835): "soft_reset"}
 
 
 def build_case(case: Case, variant: str) -> tuple[nn.Module, KeyMap]:
@@ -34,15 +31,12 @@ def build_case(case: Case, variant: str) -> tuple[nn.Module, KeyMap]:
 def neuron_arguments(case: Case) -> dict[str, Any]:
     """Return the overrides of a case as arguments of our models.
 
-    Of thresholds they are what was asked for; those in force, which the list of neurons has, are what was run.
+    Thresholds in force, which the list of neurons has, are what was run; the overrides are what was asked for.
     """
     overrides = dict(case["overrides"])
     if "v_threshold" in overrides or "attn_v_threshold" in overrides:
         in_force = {threshold for variant in case["variants"].values() for _, _, threshold in variant["lif"]}
         overrides |= {"v_threshold": max(in_force), "attn_v_threshold": min(in_force)}
-    losses = (variant["eval"].get("loss") for variant in case["variants"].values())
-    for loss in losses:
-        overrides.pop(_NOT_APPLIED.get((case["id"], round(loss or 0.0, 6)), ""), None)
     surrogate = overrides.pop("surrogate", None)
     unknown = overrides.keys() - {"tau", "v_threshold", "attn_v_threshold", "soft_reset", "detach_reset"}
     assert not unknown, f"{case['id']}: unknown overrides {sorted(unknown)}"

@@ -95,7 +95,8 @@ class AskTell:
         for row in ended:
             self._tell(row, curves.get(row.id, {}))
             self.told += 1
-            self.failures_in_row = self.failures_in_row + 1 if row.state == JobState.FAILED else 0
+            if row.end_reason != EndReason.CANCELLED:  # that a person ended it says nothing about the study
+                self.failures_in_row = self.failures_in_row + 1 if row.state == JobState.FAILED else 0
         self._write(lambda connection, _: connection.execute(_told(row.id for row in ended)))
         return [row.trial_number for row in ended]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
+from configs.problems import mask_credentials
 from orchestrator.errors import StorageError
 
 DEFAULT_URL = "sqlite:///runs/spikebench.db"
@@ -39,6 +41,7 @@ NETWORK_FILE_SYSTEMS = {
 SCHEMA_LOCK = 0x5B1CEBE4C  # key of the advisory lock under which tables are created
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class database_now(GenericFunction[float]):  # noqa: N801 - named as the SQL function it stands for
@@ -68,7 +71,7 @@ class Database:
     """
 
     engine: Engine
-    url: str
+    url: str = field(repr=False)
 
     @property
     def masked_url(self) -> str:
@@ -131,12 +134,18 @@ def storage_url(given: str | None = None) -> str:
     """Return the database URL: the one given, else `SPIKEBENCH_STORAGE`, else the SQLite file under `runs/`.
 
     Args:
-        given: a URL, possibly with `${VARIABLE}` in it so that no password stands on a command line.
+        given: a URL of the command line; `${VARIABLE}` in it keeps a password off it, else there is a warning.
 
     Raises:
         StorageError: a variable in the URL is not set.
     """
     url = given or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    if given is not None and mask_credentials(given) != given:
+        _log.warning(
+            "every user of this machine can read the password on this command line: set %s, or write '${VARIABLE}' "
+            "in single quotes for it",
+            URL_VARIABLE,
+        )
 
     def value_of(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
@@ -149,7 +158,7 @@ def storage_url(given: str | None = None) -> str:
 def mask(url: str) -> str:
     """Return a URL with its password hidden."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return mask_credentials(make_url(url).render_as_string(hide_password=True))
     except ArgumentError:
         return re.sub(r"(^|://)[^@/]*@", r"\1***@", url)
 
@@ -157,7 +166,7 @@ def mask(url: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, without SQL and parameters, which may hold secrets."""
     origin = getattr(error, "orig", None) or error
-    return (str(origin).strip().splitlines() or [type(origin).__name__])[0]
+    return mask_credentials((str(origin).strip().splitlines() or [type(origin).__name__])[0])
 
 
 def is_transient(error: DBAPIError) -> bool:
@@ -174,12 +183,13 @@ def is_transient(error: DBAPIError) -> bool:
     )
 
 
-def open_database(url: str, *, create: bool = False) -> Database:
+def open_database(url: str, *, create: bool = False, tables: bool = True) -> Database:
     """Open the database and, if asked, create what is missing in it.
 
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://user:password@host/name`.
         create: make the folder of an SQLite file and every table; without it a missing SQLite file is an error.
+        tables: False leaves the tables as they are, also with `create`.
 
     Raises:
         StorageError: the URL is of another kind, or the database cannot be reached, opened or written.
@@ -190,7 +200,7 @@ def open_database(url: str, *, create: bool = False) -> Database:
     engine = make_engine(parsed)
     database = Database(engine, parsed.render_as_string(hide_password=False))
     try:
-        if create:
+        if create and tables:
             from orchestrator.migrations.upgrade import upgrade  # noqa: PLC0415 - Alembic is only loaded by the one who creates
 
             upgrade(database)

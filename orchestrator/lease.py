@@ -98,6 +98,13 @@ class ControllerLease:
         return None
 
 
+def has_controller(database: Database, study: StudyRow) -> bool:
+    """Tell whether a controller that may be alive holds a study."""
+    with database.read() as connection:
+        alive = study.controller_lease_until > database.now(connection)
+    return study.controller is not None and alive and not _holder_is_dead(study.controller)
+
+
 def _holder_is_dead(holder: str) -> bool:
     host, pid, started, _ = holder.rsplit(" ", 3)
     return is_dead(host, int(pid), float(started))

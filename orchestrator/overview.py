@@ -13,7 +13,7 @@ from orchestrator.database import Database
 from orchestrator.history import AnyRow
 from orchestrator.labels import ago, end_text, metric_text, short_metric
 from orchestrator.snapshot import WORKER_SILENT_SECONDS, SnapshotReader, StudySnapshot
-from orchestrator.tables import AttemptRow, EpochRow, JobRow, JobState, StudyRow, StudyState, WorkerRow
+from orchestrator.tables import AttemptRow, EndReason, EpochRow, JobRow, JobState, StudyRow, StudyState, WorkerRow
 from orchestrator.views import TrialState
 
 FORGOTTEN_SECONDS = 86400.0  # a worker that has been silent for so long is not shown any more
@@ -141,7 +141,7 @@ def read_failures(database: Database, study_id: int | None = None) -> list[AnyRo
         )
         .join(StudyRow, StudyRow.id == JobRow.study_id)
         .outerjoin(AttemptRow, (AttemptRow.job_id == JobRow.id) & (AttemptRow.attempt == JobRow.attempt))
-        .where(JobRow.state == JobState.FAILED)
+        .where(JobRow.state == JobState.FAILED, JobRow.end_reason != EndReason.CANCELLED)
         .order_by(JobRow.ended_at.desc(), JobRow.id.desc())
         .limit(LAST_FAILURES)
     )

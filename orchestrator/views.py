@@ -16,7 +16,7 @@ from orchestrator.tables import EndReason, JobState, StudyRow, StudyState
 
 
 class TrialState(StrEnum):
-    """Where a trial is in its life; STOPPED is an early end by a rule, FAILED an end by an error."""
+    """Where a trial is in its life; STOPPED is an early end by a rule or a person, FAILED an end by an error."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -213,6 +213,8 @@ def trial_state(job_state: str, end_reason: str | None) -> TrialState:
     """Return where a trial is, from its job's state and end reason."""
     if job_state == JobState.DONE:
         return TrialState.FINISHED if end_reason == EndReason.FINISHED else TrialState.STOPPED
+    if end_reason == EndReason.CANCELLED:
+        return TrialState.STOPPED
     return {JobState.PENDING: TrialState.WAITING, JobState.LEASED: TrialState.RUNNING}.get(
         JobState(job_state), TrialState.FAILED
     )

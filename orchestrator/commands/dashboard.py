@@ -10,7 +10,7 @@ from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
 from orchestrator.dashboard import make_dashboard
-from orchestrator.database import open_database, storage_url
+from orchestrator.schema import open_ready
 
 
 def command(
@@ -29,7 +29,7 @@ def command(
     It shows everything and takes notes; it cannot delete, rename or change a study.
     """
     console = Console(highlight=False)
-    database = open_database(storage_url(storage))
+    database = open_ready(storage)
     server = make_dashboard(database, host, port, artifacts, open_to_network=no_login_is_fine)
     shown = f"[{host}]" if ":" in host else host
     console.print(f"dashboard of {database.masked_url}", markup=False, soft_wrap=True)

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.database import open_database, storage_url
 from orchestrator.report import write_report
+from orchestrator.schema import open_ready
 from orchestrator.study import require_row
 
 
@@ -22,7 +22,7 @@ def command(
     storage: StorageOption = None,
 ) -> None:
     """Write the report of a study, also while it runs, as one HTML file that opens without a network."""
-    database = open_database(storage_url(storage))
+    database = open_ready(storage)
     name = require_row(database, study).name
     path = write_report(database, name, output or Path("runs") / name / "report.html")
     Console(highlight=False).print(f"report of {name}: {path.resolve()}", markup=False, soft_wrap=True)

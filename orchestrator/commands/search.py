@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +22,10 @@ from orchestrator.commands.options import (
 )
 from orchestrator.controller import Controller
 from orchestrator.database import Database, open_database, storage_url
+from orchestrator.executors.base import Executor
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.live import make_view
-from orchestrator.slots import Slot, slots
+from orchestrator.slots import slots
 from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
 from orchestrator.tables import StudyState
@@ -71,31 +73,55 @@ def command(
     require_services(checked.base.tracking)
     database = open_database(storage_url(storage), create=True)
     opened = open_study(database, checked, name=study, trials=trials)
+    executor = LocalExecutor(database.url, opened.id, places, modules_of(checked.space.trainer))
+    workers_are = f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each"
+    run_study(console, database, opened, Crew(executor, workers_are, places[0].threads), runs_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who trains the trials of a study.
+
+    Args:
+        executor: starts the workers.
+        described: for people, who and where they are.
+        threads: CPU threads of each trial; 0 leaves them to the worker that starts it.
+    """
+
+    executor: Executor
+    described: str
+    threads: int
+
+
+def run_study(console: Console, database: Database, study: Study, crew: Crew, runs_dir: Path) -> None:
+    """Run a study to its end, deliver its numbers where the configuration says, and print what came out.
+
+    Raises:
+        typer.Exit: with 1, when the study is not complete or no trial has finished.
+    """
     try:
-        state = run_study(console, database, opened, places, runs_dir)
+        state = _controlled(console, database, study, crew, runs_dir)
     finally:
-        opened.close()
+        study.close()
     from orchestrator.report import write_report  # noqa: PLC0415 - plotly takes seconds to load: not before the first trial
 
-    report = write_report(database, opened.name, runs_dir / opened.name / "report.html")
-    finished = print_summary(console, database, opened.name, report)
-    if state is StudyState.STOPPED or not finished:
+    report = write_report(database, study.name, runs_dir / study.name / "report.html")
+    finished = print_summary(console, database, study.name, report)
+    if state is not StudyState.COMPLETE or not finished:
         raise typer.Exit(1)
 
 
-def run_study(console: Console, database: Database, study: Study, places: list[Slot], runs_dir: Path) -> StudyState:
-    """Run a study with workers of this machine, and deliver its numbers where the configuration says."""
-    ask_tell = AskTell(database, study, runs_dir.resolve(), places[0].threads)
-    executor = LocalExecutor(database.url, study.id, places, modules_of(study.checked.space.trainer))
+def _controlled(console: Console, database: Database, study: Study, crew: Crew, runs_dir: Path) -> StudyState:
+    ask_tell = AskTell(database, study, runs_dir.resolve(), crew.threads)
     console.print(
         f"study [bold]{study.name}[/]: {ask_tell.told} of {study.budget} trials done, "
-        f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each, {database.masked_url}",
+        f"{crew.described}, {database.masked_url}",
         soft_wrap=True,
     )
     targets = targets_of(study.checked.base.tracking, runs_dir / study.name)
     view = make_view(console)
     with delivery(database, study.id, targets, view.note):
-        return Controller(database, study, ask_tell, executor, view).run()
+        return Controller(database, study, ask_tell, crew.executor, view).run()
 
 
 def show_samples(console: Console, checked: CheckedSpace) -> None:

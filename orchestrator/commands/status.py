@@ -8,7 +8,6 @@ import typer
 from rich.console import Console, ConsoleDimensions
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.database import open_database, storage_url
 from orchestrator.overview import (
     failures_table,
     read_failures,
@@ -18,6 +17,7 @@ from orchestrator.overview import (
     workers_table,
 )
 from orchestrator.panel import study_panel
+from orchestrator.schema import open_ready
 from orchestrator.snapshot import SnapshotReader
 from orchestrator.study import require_row
 
@@ -30,7 +30,7 @@ def command(
 ) -> None:
     """Show studies with their trials and best values, workers, and the last failures with their logs."""
     console = Console(highlight=False)
-    database = open_database(storage_url(storage))
+    database = open_ready(storage)
     row = None if study is None else require_row(database, study)
     study_id = None if row is None else row.id
     if study_id is not None:

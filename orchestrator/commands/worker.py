@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption, ThreadsOption, WorkersOption, count_or_auto
-from orchestrator.database import open_database, storage_url
 from orchestrator.executors.local import LocalExecutor
+from orchestrator.schema import open_ready
 from orchestrator.slots import slots
 from orchestrator.study import require_row
 from orchestrator.trial_process import OUR_TRAINER
@@ -31,7 +31,7 @@ def command(
     Ctrl-C once: running trials write a checkpoint and are given back. Twice: at once.
     """
     console = Console(highlight=False)
-    database = open_database(storage_url(storage))
+    database = open_ready(storage)
     study_id = require_row(database, study).id if study else None
     places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"))
     executor = LocalExecutor(database.url, study_id, places, OUR_TRAINER)

@@ -1,0 +1,62 @@
+"""`spikebench db`: make, migrate and check the tables of a database."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.commands.doctor import render
+from orchestrator.commands.options import StorageOption
+from orchestrator.database import Database, open_database, storage_url
+from orchestrator.doctor import Health
+from orchestrator.schema import NEWEST, create_or_upgrade, examine, revision
+
+
+class Action(StrEnum):
+    """What to do with the database."""
+
+    INIT = "init"
+    UPGRADE = "upgrade"
+    CHECK = "check"
+
+
+def command(
+    action: Annotated[
+        Action, typer.Argument(help="init makes the tables, upgrade migrates them, check says whether all is well.")
+    ],
+    storage: StorageOption = None,
+) -> None:
+    """Make, migrate or check the tables of a database: Optuna's and spikebench's own.
+
+    A search does the first two by itself; do them beforehand where searches may not create tables. check leaves with 1
+    when something is wrong.
+    """
+    console = Console(highlight=False)
+    database = open_database(storage_url(storage), create=action is Action.INIT, tables=False)
+    try:
+        if action is Action.CHECK:
+            check(console, database)
+        else:
+            migrate(console, database)
+    finally:
+        database.engine.dispose()
+
+
+def migrate(console: Console, database: Database) -> None:
+    """Bring all tables to the newest revision and say what was done."""
+    before = revision(database)
+    create_or_upgrade(database)
+    what = {None: f"tables made, revision {NEWEST}", NEWEST: f"up to date, revision {NEWEST}"}
+    done = what.get(before, f"migrated from revision {before} to {NEWEST}")
+    console.print(f"{database.masked_url}: {done}", soft_wrap=True)
+
+
+def check(console: Console, database: Database) -> None:
+    """Print everything that was looked at; leave with 1 when something is wrong."""
+    findings = examine(database)
+    console.print(*render(findings), sep="\n")
+    if any(finding.health is Health.WRONG for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,44 @@
+"""`spikebench enqueue`: have a study try chosen parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.commands.options import StorageOption
+from orchestrator.enqueue import enqueue
+from orchestrator.schema import open_ready
+from orchestrator.study import require_row
+from search_spaces.assign import read_assignments
+from search_spaces.space import CheckedSpace
+
+
+def command(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="The parameters that you choose.")
+    ] = None,
+    storage: StorageOption = None,
+) -> None:
+    """Have a study try parameters of your choice before it asks its sampler; those you leave out are sampled.
+
+    The trial is one of the study's budget. A key may be shortened to an ending that no other parameter has.
+    """
+    database = open_ready(storage)
+    row = require_row(database, study)
+    params = read_assignments(CheckedSpace.from_json(row.space_json), parameters or [])
+    queued = enqueue(database, row, params)
+    chosen = ", ".join(f"{key}={value}" for key, value in params.items())
+    console = Console(highlight=False)
+    console.print(f"trial {queued.number} of study {row.name} will have {chosen}", soft_wrap=True, markup=False)
+    if queued.missing:
+        trials = row.budget_trials + queued.missing
+        console.print(
+            f"the study's {row.budget_trials} trials are used up: "
+            f"`spikebench controller --study {row.name} --trials {trials}`, or its search command with "
+            f"--trials {trials}, makes room for it",
+            soft_wrap=True,
+            markup=False,
+        )

@@ -1,0 +1,28 @@
+"""`spikebench resume`: go on with a paused study."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.commands.options import StorageOption
+from orchestrator.control import resume
+from orchestrator.lease import has_controller
+from orchestrator.schema import open_ready
+from orchestrator.study import require_row
+
+
+def command(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: StorageOption = None,
+) -> None:
+    """Go on with a paused study: its trials continue from their checkpoints, under the same numbers."""
+    database = open_ready(storage)
+    row = require_row(database, study)
+    resume(database, row)
+    absent = f", once it has a controller: `spikebench controller --study {row.name}`, or its search command"
+    Console(highlight=False).print(
+        f"study {row.name} goes on{'' if has_controller(database, row) else absent}", soft_wrap=True, markup=False
+    )

@@ -1,0 +1,34 @@
+"""`spikebench stop`: end the work on a study."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.commands.options import StorageOption
+from orchestrator.control import stop
+from orchestrator.lease import has_controller
+from orchestrator.schema import open_ready
+from orchestrator.study import require_row
+
+
+def command(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: StorageOption = None,
+) -> None:
+    """End the work on a study: running trials write a checkpoint and are given back, then its controller ends.
+
+    Nothing is lost: the same search command goes on with it.
+    """
+    database = open_ready(storage)
+    row = require_row(database, study)
+    stop(database, row)
+    ends = ": running trials write a checkpoint, then its controller ends" if has_controller(database, row) else ""
+    Console(highlight=False).print(
+        f"study {row.name} is stopped{ends}; "
+        f"the same search command, or `spikebench controller --study {row.name}`, goes on",
+        soft_wrap=True,
+        markup=False,
+    )

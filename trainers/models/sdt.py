@@ -13,10 +13,11 @@ import trainers.torchvision_ops  # noqa: F401  # before timm
 from timm.models import register_model
 
 from trainers.models.attention import SpikeDrivenSelfAttention, SpikingAttention
-from trainers.models.backbone import SpikingTransformer, build
+from trainers.models.backbone import build
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import ConvBn, ConvBnNeuron, NeuronConvBn, UnusedNeuron, draw_weights, halve, halvings
 from trainers.models.neuron_options import NeuronOptions, Neurons
+from trainers.models.token_transformer import TokenTransformer
 
 _STAGES = 4
 
@@ -54,16 +55,21 @@ class SdtTokenizer(nn.Module):
         self.rpe = NeuronConvBn(dim, dim, 3, neuron=neurons.make("tokenizer"))
         if keep_dead_parameters:
             self.unused_neuron = UnusedNeuron(neurons.make("tokenizer"))
+        modules = [f"patch_embed.stages.{stage}" for stage in range(_STAGES - 1)] + ["patch_embed"]
+        self.feature_info = [
+            {"num_chs": width, "reduction": 2 ** sum(pooled[: stage + 1]), "module": module}
+            for stage, (width, module) in enumerate(zip((*widths[1:], dim), modules, strict=True))
+        ]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return membranes [T, B, D, H', W'] of [T, B, C, H, W]."""
+    def maps(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the spikes of three stages of [T, B, C, H, W], then the membranes of the tokens, [T, B, D, H', W']."""
         for stage in self.stages:
             x = stage(x)
+            yield x
         x = self.last(x)
         if self.pool_last:
             x = halve(x)
-        out: Tensor = self.rpe(x) + x
-        return out
+        yield self.rpe(x) + x
 
 
 class EventPooledAttention(SpikeDrivenSelfAttention):
@@ -141,8 +147,10 @@ class InnerShortcutBlock(Block):
         return out
 
 
-class Sdt(SpikingTransformer):
+class Sdt(TokenTransformer):
     """Spike-driven Transformer; the defaults are the 2-512 of CIFAR-10.
+
+    Feature maps are the spikes of the tokenizer's stages before the last, and the membranes of the last block.
 
     Args:
         in_channels: channels C of the input.
@@ -189,45 +197,33 @@ class Sdt(SpikingTransformer):
         step_logits: bool = False,
         **neuron: Unpack[NeuronOptions],
     ) -> None:
+        neurons = Neurons(time_steps, **neuron)
+        pools = halvings(img_size, patch_size, 0, _STAGES)
+        hidden = int(embed_dims * mlp_ratio)
+        kind = InnerShortcutBlock if inner_shortcut and hidden == embed_dims else Block
         super().__init__(
+            SdtTokenizer(in_channels, embed_dims, pools, neurons, keep_dead_parameters=keep_dead_parameters),
+            (
+                kind(
+                    SdtAttention(
+                        embed_dims,
+                        num_heads,
+                        neurons,
+                        attention=attention,
+                        event_pooling=event_pooling,
+                        keep_dead_parameters=keep_dead_parameters,
+                    ),
+                    SpikingMlp(embed_dims, hidden, neurons, fire_first=True),
+                )
+                for _ in range(depth)
+            ),
             num_classes=num_classes,
-            num_features=embed_dims,
             time_steps=time_steps,
-            feature_info=[{"num_chs": embed_dims, "reduction": patch_size, "module": "block"}],
             step_by_step=step_by_step,
             step_logits=step_logits,
         )
-        neurons = Neurons(time_steps, **neuron)
-        pools = halvings(img_size, patch_size, 0, _STAGES)
-        self.patch_embed = SdtTokenizer(
-            in_channels, embed_dims, pools, neurons, keep_dead_parameters=keep_dead_parameters
-        )
-        hidden = int(embed_dims * mlp_ratio)
-        kind = InnerShortcutBlock if inner_shortcut and hidden == embed_dims else Block
-        self.block = nn.ModuleList(
-            kind(
-                SdtAttention(
-                    embed_dims,
-                    num_heads,
-                    neurons,
-                    attention=attention,
-                    event_pooling=event_pooling,
-                    keep_dead_parameters=keep_dead_parameters,
-                ),
-                SpikingMlp(embed_dims, hidden, neurons, fire_first=True),
-            )
-            for _ in range(depth)
-        )
         self.head_neuron = neurons.make("head")
         draw_weights(self, nn.Conv2d)  # the linear head keeps torch's own, the opposite of the other families
-        self.reset_classifier(num_classes)
-
-    def forward_stages(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield the only stage's map [T, B, D, H', W'] of [T, B, C, H, W]."""
-        x = self.patch_embed(x)
-        for block in self.block:
-            x = self.run_block(block, x)
-        yield x
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Return logits per time step [T, B, K] of the last map [T, B, D, H', W']."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import trainers.torchvision_ops  # noqa: F401  # before timm
 
@@ -14,73 +13,14 @@ import trainers.torchvision_ops  # noqa: F401  # before timm
 from timm.models import register_model
 
 from trainers.models.attention import SpikingAttention
-from trainers.models.backbone import SpikingTransformer, build
+from trainers.models.backbone import build
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import draw_weights
 from trainers.models.neuron_options import NeuronOptions, Neurons
-from trainers.models.tokenizers import TOKENIZERS, Tokenizer
+from trainers.models.token_transformer import TokenTransformer
+from trainers.models.tokenizers import TOKENIZERS
 
 ProjectionInit = Literal["trunc_normal", "convolution"]
-
-
-class TokenTransformer(SpikingTransformer):
-    """A tokenizer and blocks at one resolution: what Spikformer and its descendants are.
-
-    Feature maps are those of the tokenizer's stages before the last, and the map of the last block.
-
-    Args:
-        tokenizer: gives the tokens.
-        blocks: blocks at their resolution.
-        num_classes: classes K.
-        time_steps: time steps T of a static image.
-        projection_init: first weights of the blocks' projections and MLPs; see `Spikformer`.
-        step_by_step: see `SpikingTransformer`.
-        step_logits: see `SpikingTransformer`.
-    """
-
-    embedding_layer = "patch_embed.rpe.neuron"
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        blocks: Iterable[Block],
-        *,
-        num_classes: int,
-        time_steps: int,
-        projection_init: ProjectionInit,
-        step_by_step: bool,
-        step_logits: bool,
-    ) -> None:
-        *finer, last = tokenizer.feature_info
-        super().__init__(
-            num_classes=num_classes,
-            num_features=last["num_chs"],
-            time_steps=time_steps,
-            feature_info=[*finer, last | {"module": "block"}],
-            step_by_step=step_by_step,
-            step_logits=step_logits,
-        )
-        self.patch_embed = tokenizer
-        self.block = nn.ModuleList(blocks)
-        self.reset_classifier(num_classes)
-        draw_weights(self, nn.Linear)
-        match projection_init:
-            case "trunc_normal":
-                draw_weights(self.block, nn.Conv2d)
-            case "convolution":
-                pass
-            case unknown:
-                raise ValueError(f"projection_init must be 'trunc_normal' or 'convolution', got '{unknown}'")
-
-    def forward_stages(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield the maps of the tokenizer's stages before the last and of the last block, [T, B, C', H', W']."""
-        *finer, _ = self.feature_info
-        maps = self.patch_embed.maps(x)
-        yield from (next(maps) for _ in finer)
-        x = next(maps)
-        for block in self.block:
-            x = self.run_block(block, x)
-        yield x
 
 
 class Spikformer(TokenTransformer):
@@ -115,6 +55,8 @@ class Spikformer(TokenTransformer):
     Raises:
         ValueError: a size does not fit, or a kind is unknown.
     """
+
+    embedding_layer = "patch_embed.rpe.neuron"
 
     def __init__(
         self,
@@ -173,10 +115,17 @@ class Spikformer(TokenTransformer):
             ),
             num_classes=num_classes,
             time_steps=time_steps,
-            projection_init=projection_init,
             step_by_step=step_by_step,
             step_logits=step_logits,
         )
+        draw_weights(self, nn.Linear)
+        match projection_init:
+            case "trunc_normal":
+                draw_weights(self.block, nn.Conv2d)
+            case "convolution":
+                pass
+            case unknown:
+                raise ValueError(f"projection_init must be 'trunc_normal' or 'convolution', got '{unknown}'")
         if keep_dead_parameters and dead_positions:
             self.pos_embed = nn.Parameter(torch.zeros(1, (img_size // patch_size) ** 2, embed_dims))
             self.norm = nn.LayerNorm(embed_dims)

@@ -13,10 +13,11 @@ import trainers.torchvision_ops  # noqa: F401  # before timm
 from timm.models import register_model
 
 from trainers.models.attention import SpikingAttention
-from trainers.models.backbone import SpikingTransformer, build
+from trainers.models.backbone import build
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import ConvBn, NeuronConvBn, draw_weights, halvings
 from trainers.models.neuron_options import NeuronOptions, Neurons
+from trainers.models.token_transformer import TokenTransformer
 
 _WIDTHS = (8, 4, 2, 1, 1)  # what D is divided by
 _FIRING_STAGES = len(_WIDTHS) - 1
@@ -51,7 +52,7 @@ class MembraneTokenizer(nn.Module):
             yield x
 
 
-class Spikingformer(SpikingTransformer):
+class Spikingformer(TokenTransformer):
     """Spikingformer (arXiv 2304.11954); the defaults are the 4-384 of CIFAR-10.
 
     The head sees the mean membrane of the last block: there is no neuron before it. Feature maps are the membranes of
@@ -104,46 +105,31 @@ class Spikingformer(SpikingTransformer):
     ) -> None:
         neurons = Neurons(time_steps, **neuron)
         pools = halvings(img_size, patch_size, 0, _FIRING_STAGES)
-        tokenizer = MembraneTokenizer(in_channels, embed_dims, pools, neurons)
-        *finer, last = tokenizer.feature_info
         super().__init__(
+            MembraneTokenizer(in_channels, embed_dims, pools, neurons),
+            (
+                Block(
+                    SpikingAttention(
+                        embed_dims,
+                        num_heads,
+                        neurons,
+                        product=attention,
+                        scale=attn_scale,
+                        proj_bias=proj_bias,
+                        input_neuron=True,
+                        output_neuron=False,
+                    ),
+                    SpikingMlp(embed_dims, int(embed_dims * mlp_ratio), neurons, fire_first=True),
+                    unused_norms=embed_dims if keep_dead_parameters else 0,
+                )
+                for _ in range(depth)
+            ),
             num_classes=num_classes,
-            num_features=embed_dims,
             time_steps=time_steps,
-            feature_info=[*finer, last | {"module": "block"}],
             step_by_step=step_by_step,
             step_logits=step_logits,
         )
-        self.patch_embed = tokenizer
-        self.block = nn.ModuleList(
-            Block(
-                SpikingAttention(
-                    embed_dims,
-                    num_heads,
-                    neurons,
-                    product=attention,
-                    scale=attn_scale,
-                    proj_bias=proj_bias,
-                    input_neuron=True,
-                    output_neuron=False,
-                ),
-                SpikingMlp(embed_dims, int(embed_dims * mlp_ratio), neurons, fire_first=True),
-                unused_norms=embed_dims if keep_dead_parameters else 0,
-            )
-            for _ in range(depth)
-        )
-        self.reset_classifier(num_classes)
         draw_weights(self, nn.Linear)
-
-    def forward_stages(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield the membranes of the tokenizer's stages before the last and of the last block, [T, B, C', H', W']."""
-        *finer, _ = self.feature_info
-        maps = self.patch_embed.maps(x)
-        yield from (next(maps) for _ in finer)
-        x = next(maps)
-        for block in self.block:
-            x = self.run_block(block, x)
-        yield x
 
 
 @register_model  # type: ignore[untyped-decorator]  # timm is untyped

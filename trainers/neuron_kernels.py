@@ -62,6 +62,7 @@ class LifDynamics:
     detach_reset: bool
     surrogate: str
     alpha: float
+    detach_membrane: bool = False
 
     @property
     def rest(self) -> float:
@@ -82,19 +83,20 @@ class _Lif(torch.autograd.Function):
             v = _fire(u, s, dynamics)
         ctx.save_for_backward(membrane, spikes)
         ctx.dynamics = dynamics
+        ctx.dtype = x.dtype
         ctx.set_materialize_grads(False)
-        last = x.new_empty(0) if v is None else v
-        ctx.mark_non_differentiable(last)
-        return spikes.to(x.dtype), last
+        return spikes.to(x.dtype), x.new_empty(0) if v is None else v
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor, _grad_last: None) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_spikes: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor, Tensor | None, None]:
         """Back-propagate through time with the surrogate derivative."""
         membrane, spikes = ctx.saved_tensors
         d: LifDynamics = ctx.dynamics
-        grad, factor = _grad_membrane(grad_spikes, membrane, spikes, 1 - 1 / d.tau, d)
-        return grad.mul_(factor / d.tau if d.decay_input else factor).to(grad_spikes.dtype), None, None
+        keep = 1 - 1 / d.tau
+        grad, factor = _grad_membrane(grad_spikes, grad_last, membrane, spikes, keep, d)
+        grad_start = _grad_start(grad, keep * factor, d) if ctx.needs_input_grad[1] else None
+        return grad.mul_(factor / d.tau if d.decay_input else factor).to(ctx.dtype), grad_start, None
 
 
 class _Plif(torch.autograd.Function):
@@ -118,21 +120,24 @@ class _Plif(torch.autograd.Function):
         ctx.save_for_backward(membrane, spikes, before, x, rate)
         ctx.dynamics = dynamics
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(v)
         return spikes.to(x.dtype), v
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor, _grad_last: None) -> tuple[Tensor, Tensor, None, None]:
+    def backward(
+        ctx: Any, grad_spikes: Tensor | None, grad_last: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, None]:
         """Back-propagate through time with the surrogate derivative, to the input and to the rate."""
         membrane, spikes, before, x, rate = ctx.saved_tensors
         d: LifDynamics = ctx.dynamics
-        grad, factor = _grad_membrane(grad_spikes, membrane, spikes, float(1 - rate), d)
+        keep = float(1 - rate)
+        grad, factor = _grad_membrane(grad_spikes, grad_last, membrane, spikes, keep, d)
+        grad_start = _grad_start(grad, keep * factor, d) if ctx.needs_input_grad[2] else None
         driven = x - before if d.decay_input else -before
         grad_rate = torch.sum(grad * driven).mul_(factor).to(rate.dtype)
         if d.decay_input:
             grad.mul_(rate)
-        return grad.mul_(factor).to(grad_spikes.dtype), grad_rate, None, None
+        return grad.mul_(factor).to(x.dtype), grad_rate, grad_start, None
 
 
 def _empty_states(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,11 +169,22 @@ def _fire(u: Tensor, s: Tensor, d: LifDynamics) -> Tensor:
     return torch.sub(u, s, alpha=d.v_threshold) if d.v_reset is None else torch.lerp(u, u.new_full((), d.rest), s)
 
 
-def _grad_membrane(
-    grad_spikes: Tensor, membrane: Tensor, spikes: Tensor, keep: float, d: LifDynamics
+def _grad_membrane(  # noqa: PLR0917 - what both kinds of layer keep
+    grad_spikes: Tensor | None,
+    grad_last: Tensor | None,
+    membrane: Tensor,
+    spikes: Tensor,
+    keep: float,
+    d: LifDynamics,
 ) -> tuple[Tensor, float]:
     """Return a tensor and a factor whose product is dL/du; `keep` is the share of a membrane that does not leak."""
-    grad, factor = surrogate_backward(grad_spikes.to(membrane.dtype), membrane - d.v_threshold, d.surrogate, d.alpha)
+    given = torch.zeros_like(membrane) if grad_spikes is None else grad_spikes.to(membrane.dtype)
+    grad, factor = surrogate_backward(given, membrane - d.v_threshold, d.surrogate, d.alpha)
+    if d.detach_membrane:
+        return grad, factor
+    if grad_last is not None:
+        through_reset = _carry(membrane[-1:], spikes[-1:], 1.0, d)
+        grad[-1] += (grad_last if through_reset is None else grad_last * through_reset[0]) / factor
     carry = _carry(membrane, spikes, keep, d)
     for t in range(len(grad) - 2, -1, -1):  # from the last step to the first; all is linear in the gradient
         if carry is None:
@@ -176,6 +192,11 @@ def _grad_membrane(
         else:
             grad[t].addcmul_(grad[t + 1], carry[t])
     return grad, factor
+
+
+def _grad_start(grad: Tensor, share: float, d: LifDynamics) -> Tensor:
+    """Return the gradient of the membranes that the first step started from."""
+    return torch.zeros_like(grad[0]) if d.detach_membrane else grad[0] * share
 
 
 def _carry(membrane: Tensor, spikes: Tensor, keep: float, d: LifDynamics) -> Tensor | None:
@@ -253,11 +274,11 @@ def lif_from(x: Tensor, start: Tensor | None, dynamics: LifDynamics) -> tuple[Te
 
     Args:
         x: input currents [T, ...]; half-precision input gets a float32 membrane.
-        start: membranes v_0 [...] that no gradient goes to, or None for rest.
-        dynamics: constants of the layer.
+        start: membranes v_0 [...], or None for rest.
+        dynamics: constants of the layer; `detach_membrane` lets no gradient go from one step to the step before.
 
     Returns:
-        Spikes, of the shape and type of `x`, and the last membranes [...], which carry no gradient.
+        Spikes, of the shape and type of `x`, and the last membranes [...], after the reset.
     """
     spikes, last = _Lif.apply(x, start, dynamics)  # type: ignore[no-untyped-call]
     return spikes, last
@@ -269,11 +290,11 @@ def plif_from(x: Tensor, rate: Tensor, start: Tensor | None, dynamics: LifDynami
     Args:
         x: input currents [T, ...]; half-precision input gets a float32 membrane.
         rate: 1 / tau, a scalar that gets a gradient.
-        start: membranes v_0 [...] that no gradient goes to, or None for rest.
-        dynamics: constants of the layer, whose `tau` is not read.
+        start: membranes v_0 [...], or None for rest.
+        dynamics: constants of the layer, whose `tau` is not read; see `lif_from`.
 
     Returns:
-        Spikes, of the shape and type of `x`, and the last membranes [...], which carry no gradient.
+        Spikes, of the shape and type of `x`, and the last membranes [...], after the reset.
     """
     spikes, last = _Plif.apply(x, rate, start, dynamics)  # type: ignore[no-untyped-call]
     return spikes, last

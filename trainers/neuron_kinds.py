@@ -53,9 +53,7 @@ class _FromRest:
         with torch.autocast(x_seq.device.type, enabled=False):
             currents = x_seq.to(torch.promote_types(x_seq.dtype, torch.float32))
             spikes: Tensor = super().multi_step_forward(currents, *args, **kwargs)  # type: ignore[misc]
-        if self.carries:
-            self.detach()  # type: ignore[attr-defined]
-        else:
+        if not self.carries:
             self.forget()
         return spikes.to(x_seq.dtype)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,9 +61,14 @@ class Lif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is untyped
             self.last = last
         return spikes
 
+    @property
+    def needs_plain_torch(self) -> bool:
+        """Whether no faster kernel can run it: one that divides by tau, or has no such gradient through time."""
+        has_gradients_of_its_own = self.dynamics.detach_membrane or (self.carries and torch.is_grad_enabled())
+        return not math.isfinite(self.dynamics.tau) or has_gradients_of_its_own
+
     def _run(self, x: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
-        leaks = math.isfinite(self.dynamics.tau)  # the fused kernels divide by tau
-        if not leaks or x.dtype not in FUSED_TYPES or choose_backend(self.backend, x.device) == "torch":
+        if self.needs_plain_torch or x.dtype not in FUSED_TYPES or choose_backend(self.backend, x.device) == "torch":
             return lif_from(x, start, self.dynamics)
         return fused_lif(x, start, self.dynamics, self.surrogate_function)
 
@@ -111,21 +116,26 @@ class _Rules:
     needs_time_steps: bool = False
 
 
+_BACK_THROUGH_TIME: dict[str, tuple[object, ...]] = {"detach_membrane": (False,)}  # spikingjelly's nodes do it
 _RULES = {
     "lif": _Rules({}),
     "if": _Rules({"tau": (2.0,), "decay_input": (True, False)}),
     "plif": _Rules({}),
-    "klif": _Rules({}),
-    "clif": _Rules({"v_reset": (0.0, None), "decay_input": (True, False), "detach_reset": (True, False)}),
+    "klif": _Rules(_BACK_THROUGH_TIME),
+    "clif": _Rules(
+        {"v_reset": (0.0, None), "decay_input": (True, False), "detach_reset": (True, False)} | _BACK_THROUGH_TIME
+    ),
     "ilif": _Rules(
         {"v_reset": (0.0, None), "decay_input": (True, False), "surrogate": ("sigmoid",), "surrogate_alpha": (4.0,)}
+        | _BACK_THROUGH_TIME
     ),
     "glif": _Rules(
-        {"tau": (2.0,), "v_reset": (0.0,), "decay_input": (True,), "detach_reset": (True, False)},
+        {"tau": (2.0,), "v_reset": (0.0,), "decay_input": (True,), "detach_reset": (True, False)} | _BACK_THROUGH_TIME,
         needs_time_steps=True,
     ),
     "psn": _Rules(
-        {"tau": (2.0,), "v_reset": (0.0,), "decay_input": (True,), "detach_reset": (True,)}, needs_time_steps=True
+        {"tau": (2.0,), "v_reset": (0.0,), "decay_input": (True,), "detach_reset": (True,)} | _BACK_THROUGH_TIME,
+        needs_time_steps=True,
     ),
 }
 
@@ -142,6 +152,7 @@ def make_neuron(
     surrogate_alpha: float = 4.0,
     backend: str = "auto",
     time_steps: int | None = None,
+    detach_membrane: bool = False,
 ) -> nn.Module:
     """Build a spiking layer over [T, ...] that starts every call from rest.
 
@@ -169,6 +180,7 @@ def make_neuron(
         surrogate_alpha: its slope, > 0.
         backend: `auto`, `torch`, `triton` or `cuda`.
         time_steps: time steps T of every call, for `glif` and `psn`.
+        detach_membrane: let no gradient go from one time step to the step before; for `lif`, `if` and `plif`.
 
     Returns:
         A layer for input [T, ...] that returns spikes of the same shape.
@@ -177,19 +189,25 @@ def make_neuron(
         ValueError: tau <= 1; an unknown kind, surrogate or backend; an argument that the kind cannot use is set; no
             `time_steps` for a kind that needs them; or a threshold of `glif` outside (0, 1).
     """
-    given = {"tau": tau, "v_reset": v_reset, "decay_input": decay_input, "detach_reset": detach_reset}
-    _check_arguments(kind, given | {"surrogate": surrogate, "surrogate_alpha": surrogate_alpha}, backend, time_steps)
-    reset = None if v_reset is None else float(v_reset)
+    given: dict[str, Any] = {"tau": tau, "v_reset": v_reset, "decay_input": decay_input, "detach_reset": detach_reset}
+    given |= {"surrogate": surrogate, "surrogate_alpha": surrogate_alpha, "detach_membrane": detach_membrane}
+    _check_arguments(kind, given, backend, time_steps)
     dynamics = LifDynamics(
-        float(tau), float(v_threshold), reset, decay_input, detach_reset, surrogate, float(surrogate_alpha)
+        tau=float(tau),
+        v_threshold=float(v_threshold),
+        v_reset=None if v_reset is None else float(v_reset),
+        decay_input=decay_input,
+        detach_reset=detach_reset,
+        surrogate=surrogate,
+        alpha=float(surrogate_alpha),
+        detach_membrane=detach_membrane,
     )
     if kind == "lif":
         return Lif(dynamics, backend)
     if kind == "plif":
         return Plif(dynamics)
     if kind == "if":
-        no_leak = LifDynamics(math.inf, dynamics.v_threshold, reset, False, detach_reset, surrogate, dynamics.alpha)
-        return Lif(no_leak, backend)
+        return Lif(replace(dynamics, tau=math.inf, decay_input=False), backend)
     return _spikingjelly_kind(kind, dynamics, time_steps or 0)
 
 
@@ -269,10 +287,11 @@ def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def carried_state(model: nn.Module) -> Iterator[None]:
-    """Let every spiking layer start a call where its previous call ended, inside the `with` block.
+    """Let everything with a state start a call where its previous call ended, inside the `with` block.
 
-    Calls with the slices of an input, one after the other, then give the spikes of one call with all time steps. No
-    gradient goes from one call to another. The states are dropped at entry and at exit.
+    Calls with the slices of an input, one after the other, then give the spikes of one call with all time steps, and,
+    unless it is switched off, the gradients. The states are dropped at entry and at exit. Besides the spiking layers,
+    every module with an attribute `carries` and a method `forget` takes part.
 
     Args:
         model: any module.
@@ -287,15 +306,16 @@ def carried_state(model: nn.Module) -> Iterator[None]:
             raise RuntimeError(
                 f"layer '{name}' ({kind}) works on all time steps at once: run the model with all of them in one call"
             )
+    carriers: list[Any] = [module for module in model.modules() if hasattr(module, "carries")]
     try:
-        for layer in layers.values():
-            layer.forget()
-            layer.carries = True
+        for carrier in carriers:
+            carrier.forget()
+            carrier.carries = True
         yield
     finally:
-        for layer in layers.values():
-            layer.forget()
-            layer.carries = False
+        for carrier in carriers:
+            carrier.forget()
+            carrier.carries = False
 
 
 def backend_of(model: nn.Module, device: torch.device) -> str:

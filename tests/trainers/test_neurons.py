@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -183,6 +184,51 @@ def test_a_carried_state_makes_steps_equal_to_one_call(kind: str) -> None:
     assert torch.equal(torch.cat(steps), together)
     assert not torch.equal(torch.cat([model(step) for step in x.split(1)]), together)
     assert torch.equal(model(x), together)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": kind} | options
+        for kind in ("lif", "if", "plif", "klif", "clif", "ilif")
+        for options in ({}, {"v_reset": None}, {"detach_reset": False}, {"decay_input": False})
+    ],
+    ids=str,
+)
+def test_a_carried_state_carries_gradients(options: dict[str, Any]) -> None:
+    model = make_neuron(**options).double()
+    gradients = []
+    for steps in (6, 1, 2):
+        x = currents(torch.float64).requires_grad_()
+        with carried_state(model):
+            spikes = torch.cat([model(part) for part in x.split(steps)])
+            (spikes * torch.cos(torch.arange(spikes.numel())).view_as(spikes)).sum().backward()
+        gradients.append([x.grad, *(parameter.grad for parameter in model.parameters())])
+        model.zero_grad()
+    for carried in gradients[1:]:
+        torch.testing.assert_close(carried, gradients[0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["lif", "if", "plif"])
+def test_a_detached_membrane_lets_no_gradient_through_time(kind: str) -> None:
+    options: dict[str, Any] = {"v_reset": None, "v_threshold": 0.8, "detach_membrane": True}
+    layer, attached = make_neuron(kind, **options).double(), make_neuron(kind, **options | {"detach_membrane": False})
+    x = currents(torch.float64).requires_grad_()
+    spikes = layer(x)
+    assert torch.equal(spikes, attached.double()(x))
+    (gradient,) = torch.autograd.grad(spikes[3].sum(), x)
+    assert gradient[3].abs().min() > 0
+    assert gradient[[0, 1, 2, 4, 5]].count_nonzero() == 0
+    with carried_state(layer):
+        first, second = layer(x[:3]), layer(x[3:])
+        (carried,) = torch.autograd.grad(second[0].sum(), x)
+    assert torch.equal(torch.cat([first, second]), spikes)
+    assert torch.equal(carried, gradient)
+
+
+def test_spikingjellys_nodes_cannot_detach_their_membranes() -> None:
+    with pytest.raises(ValueError, match="a 'clif' layer has no use for detach_membrane = True; leave it at False"):
+        make_neuron("clif", detach_membrane=True)
 
 
 @pytest.mark.parametrize("kind", ["glif", "psn"])

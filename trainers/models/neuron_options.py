@@ -26,6 +26,7 @@ class NeuronOptions(TypedDict, total=False):
         soft_reset: subtract the threshold instead; a switch of its own because `timm.create_model` drops every None.
         decay_input: divide the input by tau as well.
         detach_reset: let no gradient through the reset.
+        detach_membrane: let no gradient go from one time step to the step before.
         surrogate: shape of the surrogate derivative.
         surrogate_alpha: its slope.
         backend: kernel that runs the layers.
@@ -42,6 +43,7 @@ class NeuronOptions(TypedDict, total=False):
     soft_reset: bool
     decay_input: bool
     detach_reset: bool
+    detach_membrane: bool
     surrogate: str
     surrogate_alpha: float
     backend: str
@@ -76,6 +78,7 @@ class Neurons:
         self._v_reset = None if options.get("soft_reset", False) else options.get("v_reset", 0.0)
         self._decay_input = options.get("decay_input", True)
         self._detach_reset = options.get("detach_reset", True)
+        self._detach_membrane = options.get("detach_membrane", False)
         self._surrogate = options.get("surrogate", "sigmoid")
         self._surrogate_alpha = options.get("surrogate_alpha", 4.0)
         self._backend = options.get("backend", "auto")
@@ -98,6 +101,7 @@ class Neurons:
             v_reset=self._v_reset,
             decay_input=self._decay_input,
             detach_reset=self._detach_reset,
+            detach_membrane=self._detach_membrane,
             surrogate=self._surrogate,
             surrogate_alpha=self._surrogate_alpha,
             backend=self._backend,

@@ -26,7 +26,6 @@ COMMANDS = {  # name -> one line for --help; the module is only imported when it
     "enqueue": "Have a study try parameters of your choice.",
     "report": "Write the report of a study as one HTML file.",
     "db": "Make, migrate or check the tables of a database.",
-    "db": "Make, migrate or check the tables of a database.",
     "dashboard": "Open a study's database in optuna-dashboard.",
     "validate": "Check configurations and search spaces.",
     "schema": "Write the JSON Schema of configurations or search spaces.",

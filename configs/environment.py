@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-from configs.problems import Problem, Where, mask_credentials
+from configs.problems import ConfigError, Problem, Where, mask_credentials
 
+SECRET_KEYS = frozenset({"mlflow_uri"})  # may hold a password: kept as written, and only read where they are used
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 _INNER = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 
@@ -49,3 +50,29 @@ def expand(text: str, where: Where, problems: list[Problem]) -> str | None:
             Problem(where, f"'{mask_credentials(text)}' has a ${{ that is not closed, or is inside another")
         )
     return expanded if len(problems) == before else None
+
+
+def keeps_references(key: str) -> bool:
+    """Tell whether the value of a key stays as it is written, so that no secret is stored with the configuration.
+
+    Args:
+        key: dotted, or its last part.
+    """
+    return key.rpartition(".")[2] in SECRET_KEYS
+
+
+def reveal(text: str, key: str) -> str:
+    """Return the value of a key that keeps its references, with the environment's values; only for the moment of use.
+
+    Args:
+        text: the value as the configuration has it.
+        key: the key, for a message.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    problems: list[Problem] = []
+    value = expand(text, Where(None, origin=key), problems)
+    if value is None:
+        raise ConfigError(problems)
+    return value

@@ -44,7 +44,7 @@ def parse_overrides(tokens: Sequence[str], problems: list[Problem]) -> list[Over
         if not _KEY.fullmatch(key):
             problems.append(Problem(COMMAND_LINE, f"expected a dotted key such as training.epochs, got '{key}'"))
             continue
-        found.append(Override(key, parse_value(text, COMMAND_LINE, problems)))
+        found.append(Override(key, parse_value(text, COMMAND_LINE, problems, key)))
     return found
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_CREDENTIALS = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)")
+_REFERENCE = r"\$\{\w+\}"  # to a variable of the environment: it names a password, but does not tell it
+_CREDENTIALS = re.compile(rf"(?<=://)([^/@\s:]*):(?!{_REFERENCE}@)[^@\s]*(?=@)")
+_QUERY = re.compile(rf"([?&](?:password|passwd|pwd|sslpassword|token|api_key|secret)=)(?!{_REFERENCE})[^&\s'\"]+", re.I)
 
 
 class SpikebenchError(Exception):
@@ -121,8 +123,8 @@ def did_you_mean(word: str, known: Sequence[str], limit: int = 3) -> str:
 
 
 def mask_credentials(text: str) -> str:
-    """Replace the password of every URL in a text by `***`."""
-    return _CREDENTIALS.sub(r"\1:***", text)
+    """Replace the password of every URL in a text by `***`; a reference such as `${PASSWORD}` stays."""
+    return _QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1:***", text))
 
 
 def shown(value: object, width: int = 60) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from configs.environment import expand
+from configs.environment import expand, keeps_references
 from configs.problems import ConfigError, Problem, Where, did_you_mean
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -81,16 +81,22 @@ def type_scalar(text: str) -> object:
     return text
 
 
-def parse_value(text: str, where: Where, problems: list[Problem]) -> object:
+def parse_value(text: str, where: Where, problems: list[Problem], key: str = "") -> object:
     """Return the value of a YAML text such as a command line holds: `3`, `1e-4`, `[0.9, 0.99]`, `null`, `lamb`.
 
     Text that is no YAML (`@home`, `[1,`) is kept as it is; the schema then says what it expected.
+
+    Args:
+        text: the text.
+        where: its place, for a problem.
+        problems: one is added for each mistake in it.
+        key: whose value it is.
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError:
         return text
-    value = _Reader(where.file, problems, fixed=where).value(node, ()) if node is not None else None
+    value = _Reader(where.file, problems, fixed=where).value(node, (key,)) if node is not None else None
     return None if value is _NOTHING else value
 
 
@@ -148,7 +154,7 @@ class _Reader:
                 items = [self.value(item, (*path, str(index))) for index, item in enumerate(node.value)]
                 return [item for item in items if item is not _NOTHING]
             assert isinstance(node, yaml.ScalarNode)  # the third and last kind of node
-            return self._scalar(node, where)
+            return self._scalar(node, where, path[-1] if path else "")
         finally:
             self.open.pop()
 
@@ -170,13 +176,15 @@ class _Reader:
                 section[key_node.value] = value
         return section
 
-    def _scalar(self, node: yaml.ScalarNode, where: Where) -> object:
+    def _scalar(self, node: yaml.ScalarNode, where: Where, key: str) -> object:
         if node.tag not in ("tag:yaml.org,2002:str", "!"):
             self.problems.append(Problem(where, f"YAML tags such as '{node.tag}' are not supported", "remove the tag"))
             return _NOTHING
         text = expand(node.value, where, self.problems)
         if text is None:
             return _NOTHING
+        if "${" in node.value and keeps_references(key):
+            return node.value
         return type_scalar(text) if node.style is None else text
 
     def _where(self, node: yaml.Node) -> Where:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from configs.problems import mask_credentials
 from orchestrator.sinks import DeliveryRefusedError, EpochMetrics, TrialFacts
 from orchestrator.tables import StudyState
 from orchestrator.views import StudyView
@@ -196,8 +197,8 @@ def _folder_of(uri: str) -> Path | None:
 
 
 def first_words(error: BaseException) -> str:
-    """Return the first line of an error, short."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]
+    """Return the first line of an error, short and without passwords."""
+    return mask_credentials(next(iter(str(error).strip().splitlines()), type(error).__name__))[:120]
 
 
 def _milliseconds(seconds: float) -> int:

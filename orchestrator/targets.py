@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from configs.environment import reveal
+from configs.problems import mask_credentials
 from configs.schema import Tracking
 from orchestrator.errors import TrackingError
 from orchestrator.mlflow_sink import MlflowSink
@@ -25,6 +29,8 @@ from orchestrator.wandb_sink import WandbSink
 STOP = "stop"
 PATIENCE_SECONDS = 2.0
 LAST_SECONDS = 30.0  # for what is left at the end
+URI_KEY = "tracking.mlflow_uri"
+_log = logging.getLogger(__name__)
 Note = Callable[[str], None]
 
 
@@ -32,17 +38,15 @@ Note = Callable[[str], None]
 class MlflowTarget:
     """MLflow, as a configuration asks for it."""
 
-    uri: str
+    uri: str = field(repr=False)
     experiment: str | None = None
     name = MlflowSink.name
     service = MlflowSink.service
 
     @property
-    def secret(self) -> str | None:
-        """The password in the address."""
-        with contextlib.suppress(ArgumentError):
-            return None if (url := make_url(self.uri)).password is None else str(url.password)
-        return None
+    def secrets(self) -> tuple[str, ...]:
+        """The password in the address, as it is and as an address writes it."""
+        return passwords_of(self.uri)
 
     def open(self, note: Note) -> Sink:
         """Open the service; only for the process that delivers."""
@@ -58,7 +62,7 @@ class WandbTarget:
     offline: bool
     name = WandbSink.name
     service = WandbSink.service
-    secret = None
+    secrets = ()
 
     def open(self, note: Note) -> Sink:  # noqa: ARG002
         """Open the service; only for the process that delivers."""
@@ -68,16 +72,41 @@ class WandbTarget:
 Target = MlflowTarget | WandbTarget
 
 
+def passwords_of(url: str) -> tuple[str, ...]:
+    """Return the password in a URL in the forms in which a message may hold it."""
+    with contextlib.suppress(ArgumentError):
+        if (password := make_url(url).password) is not None:
+            return tuple({str(password), quote(str(password), safe="")})
+    return ()
+
+
 def require_services(tracking: Tracking) -> None:
-    """Raise unless the package of every service that a configuration asks for is installed.
+    """Raise unless every service that a configuration asks for can be used; warn of a password in plain text.
 
     Raises:
-        TrackingError: one is not.
+        TrackingError: the package of one is not installed, or the password for one was not stored.
+        ConfigError: a variable in an address is not set.
     """
+    if tracking.mlflow:
+        _require_password(tracking.mlflow_uri)
     if tracking.wandb and importlib.util.find_spec("wandb") is None:
         raise TrackingError(
             "tracking.wandb is on, but the package wandb is not installed: "
             "pip install 'spikebench[wandb]', or add --tracking.wandb false"
+        )
+
+
+def _require_password(uri: str) -> None:
+    """Raise where a stored address has lost its password; warn where one is about to."""
+    if ":***@" in reveal(uri, URI_KEY) or "=***" in uri:
+        raise TrackingError(
+            f"{URI_KEY} is '{uri}', whose password was not stored: give the address again with --{URI_KEY}, "
+            "best with '${VARIABLE}' for the password, which is stored as it is written"
+        )
+    if mask_credentials(uri) != uri:
+        _log.warning(
+            "%s has its password in plain text, which is not stored; write '${VARIABLE}' for it, which is",
+            URI_KEY,
         )
 
 
@@ -90,7 +119,7 @@ def targets_of(tracking: Tracking, folder: Path) -> list[Target]:
     """
     found: list[Target] = []
     if tracking.mlflow:
-        found.append(MlflowTarget(tracking.mlflow_uri, tracking.mlflow_experiment))
+        found.append(MlflowTarget(reveal(tracking.mlflow_uri, URI_KEY), tracking.mlflow_experiment))
     if tracking.wandb:
         found.append(WandbTarget(tracking.wandb_project, folder.resolve(), tracking.wandb_offline))
     return found
@@ -153,9 +182,15 @@ def leave_signals_to_the_parent() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def noting(wire: Connection, targets: Sequence[Target]) -> Note:
-    """Return a function that sends a line through the wire, without passwords; threads may share it."""
-    secrets = [target.secret for target in targets if target.secret]
+def noting(wire: Connection, targets: Sequence[Target], storage: str = "") -> Note:
+    """Return a function that sends a line through the wire, without passwords; threads may share it.
+
+    Args:
+        wire: to the process that shows it.
+        targets: the services, whose passwords are left out.
+        storage: URL of the study's database, whose password is left out too.
+    """
+    secrets = [*passwords_of(storage), *(secret for target in targets for secret in target.secrets)]
     lock = threading.Lock()
 
     def note(text: str) -> None:

@@ -100,7 +100,7 @@ def main(url: str, study_id: int, targets: Sequence[Target], wire: Connection) -
         wire: the other end is the controller's: it says when to stop, and is sent notes for people.
     """
     leave_signals_to_the_parent()
-    note = noting(wire, targets)
+    note = noting(wire, targets, url)
     database = open_database(url)
     stop = threading.Event()
     threads = [

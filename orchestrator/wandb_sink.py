@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ class WandbSink:
 
 
 def _tame_wandb() -> None:
-    """Set what W&B reads at import: no words on the terminal, no questions, no reports to its makers."""
+    """Set what W&B reads: no words on the terminal, no questions, no reports to its makers, no command line."""
+    del sys.argv[1:]  # W&B stores it, and it may hold a password; this process is for delivery alone
     os.environ["WANDB_SILENT"] = "true"
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

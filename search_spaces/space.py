@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from configs.explain import problems_of
 from configs.misfit import Misfit
-from configs.problems import ConfigError, Where, shown
+from configs.problems import ConfigError, Where, mask_credentials, shown
 from configs.resolve import canonical_hash, from_dict, to_dict
 from configs.schema import Count, Positive, RunConfig, Section
 
@@ -216,6 +216,11 @@ class Space(Section):
     trainer: str = Field(
         "trainers:train", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:function that trains one trial"
     )
+
+    @field_serializer("overrides", when_used="json")
+    def _without_passwords(self, overrides: dict[str, Any]) -> Any:
+        """Keep passwords out of what is stored with a study; the base, which holds the same values, does so itself."""
+        return json.loads(mask_credentials(json.dumps(overrides)))
 
     @field_validator("objectives")
     @classmethod

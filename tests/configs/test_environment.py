@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.environment import expand
-from configs.problems import Problem, Where
+from configs.environment import expand, reveal
+from configs.problems import ConfigError, Problem, Where
+from configs.resolve import from_dict, resolve, to_dict
 from configs.sources import load_yaml
 
 HERE = Where(Path("a.yaml"), 7)
@@ -72,3 +73,40 @@ def test_every_unset_variable_of_a_file_is_told_with_its_line(tmp_path: Path) ->
     source = load_yaml(path)
     assert [problem.where.line for problem in source.problems] == [1, 4]
     assert source.data == {"b": 2, "c": [3]}
+
+
+def test_what_may_hold_a_secret_keeps_its_references_in_files_and_overrides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_PASSWORD", "s3cr3t")
+    uri = "http://me:${MLFLOW_PASSWORD}@host"
+    lines = (
+        f"tracking: {{mlflow_uri: '{uri}'}}",
+        f"tracking.mlflow_uri: {uri}",
+        f'tracking: {{"mlflow_uri": "{uri}"}}',
+    )
+    for number, line in enumerate(lines):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(f"extends: stal/srnn_digits\n{line}\n")
+        assert resolve(path).config.tracking.mlflow_uri == uri
+    for words in ([f"--tracking.mlflow_uri={uri}"], ["--tracking", f"{{mlflow_uri: '{uri}'}}"]):
+        config = resolve("stal/srnn_digits", words).config
+        assert config.tracking.mlflow_uri == uri
+        assert from_dict(to_dict(config)) == config
+    assert reveal(uri, "tracking.mlflow_uri") == "http://me:s3cr3t@host"
+
+
+def test_a_secret_whose_variable_is_not_set_is_a_problem_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("extends: stal/srnn_digits\ntracking.mlflow_uri: http://me:${NOT_SET_AT_ALL}@host\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml:2: the environment variable NOT_SET_AT_ALL is not set"):
+        resolve(path)
+    with pytest.raises(ConfigError, match=r"tracking\.mlflow_uri: the environment variable NOT_SET_AT_ALL is not set"):
+        reveal("http://me:${NOT_SET_AT_ALL}@host", "tracking.mlflow_uri")
+
+
+def test_a_password_in_plain_text_is_left_out_of_what_is_stored() -> None:
+    config = resolve("stal/srnn_digits", ["--tracking.mlflow_uri", "http://me:s3cr3t@host"]).config
+    assert config.tracking.mlflow_uri == "http://me:s3cr3t@host"
+    assert to_dict(config)["tracking"]["mlflow_uri"] == "http://me:***@host"
+    assert "s3cr3t" not in config.model_dump_json()

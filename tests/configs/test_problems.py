@@ -43,6 +43,10 @@ def test_the_nearest_names_are_offered(word: str, known: list[str], hint: str) -
     [
         ("postgresql+psycopg://me:s3cr3t@db:5432/x", "postgresql+psycopg://me:***@db:5432/x"),
         ("http://:s3cr3t@h and http://a:b@h", "http://:***@h and http://a:***@h"),
+        ("http://a:s3/cr3t@h/x", "http://a:***@h/x"),
+        ("postgresql://h/x?user=a&password=s3cr3t&y=1", "postgresql://h/x?user=a&password=***&y=1"),
+        ("http://a:${PASSWORD}@h and http://h/?token=${TOKEN}", "http://a:${PASSWORD}@h and http://h/?token=${TOKEN}"),
+        ("http://a:${PASSWORD:-s3cr3t}@h", "http://a:***@h"),
         ("sqlite:///runs/a.db", "sqlite:///runs/a.db"),
         ("http://user@host:80/a:b@c", "http://user@host:80/a:b@c"),
     ],

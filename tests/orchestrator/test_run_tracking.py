@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from wandb_files import read_runs
 
-from configs.resolve import resolve
+from configs.problems import ConfigError
+from configs.resolve import from_dict, resolve, to_dict
 from configs.schema import RunConfig
+from orchestrator.errors import TrackingError
 from orchestrator.run_tracking import End, RunCourier, run_delivery
 from orchestrator.sinks import DeliveryRefusedError, EpochMetrics, TrialFacts
-from orchestrator.targets import STOP, MlflowTarget
+from orchestrator.targets import STOP, MlflowTarget, require_services, targets_of
 from trainers.protocol import EpochReport, Outcome, TrainerError
 
 
@@ -177,8 +179,37 @@ def test_a_server_that_hangs_delays_the_end_but_not_the_run(tmp_path: Path, monk
 
 
 def test_a_password_is_known_to_be_one() -> None:
-    assert MlflowTarget("http://me:s3cr3t@host").secret == "s3cr3t"
-    assert MlflowTarget("runs/mlruns").secret is None
+    assert MlflowTarget("http://me:s3cr3t@host").secrets == ("s3cr3t",)
+    assert set(MlflowTarget("http://me:s3%2Fcr3t@host").secrets) == {"s3/cr3t", "s3%2Fcr3t"}
+    assert MlflowTarget("runs/mlruns").secrets == ()
+    assert "s3cr3t" not in repr(MlflowTarget("http://me:s3cr3t@host"))
+
+
+def test_a_reference_in_the_address_is_read_when_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_PASSWORD", "s3cr3t")
+    tracking = config(mlflow="true", mlflow_uri="http://me:${MLFLOW_PASSWORD}@host").tracking
+    assert tracking.mlflow_uri == "http://me:${MLFLOW_PASSWORD}@host"
+    require_services(tracking)
+    (target,) = targets_of(tracking, tmp_path)
+    assert isinstance(target, MlflowTarget)
+    assert target.uri == "http://me:s3cr3t@host"
+    monkeypatch.delenv("MLFLOW_PASSWORD")
+    with pytest.raises(ConfigError, match="MLFLOW_PASSWORD is not set"):
+        require_services(tracking)
+
+
+def test_a_password_in_plain_text_works_once_with_a_warning_and_is_asked_for_again(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    given = config(mlflow="true", mlflow_uri="http://me:s3cr3t@host")
+    require_services(given.tracking)
+    assert "has its password in plain text" in caplog.text
+    (target,) = targets_of(given.tracking, tmp_path)
+    assert isinstance(target, MlflowTarget)
+    assert target.uri == "http://me:s3cr3t@host"
+    with pytest.raises(TrackingError, match=r"me:\*\*\*@host', whose password was not stored"):
+        require_services(from_dict(to_dict(given)).tracking)
+    assert "s3cr3t" not in caplog.text
 
 
 @pytest.mark.system

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from configs.problems import ConfigError
 from configs.resolve import with_params
@@ -60,6 +61,34 @@ def test_what_is_stored_is_read_back_with_its_types(choices: list[Any], low: flo
     assert again.space_hash == one.space_hash
     found = again.space.parameters["a"].model_dump()["choices"]
     assert [(type(value), value) for value in found] == [(type(value), value) for value in choices]
+
+
+def test_passwords_are_not_stored() -> None:
+    text = checked(overrides={"tracking": {"mlflow_uri": "http://a:s3cr3t@h"}, "training.epochs": 3}).to_json()
+    assert "s3cr3t" not in text
+    assert CheckedSpace.from_json(text).space.overrides == {
+        "tracking": {"mlflow_uri": "http://a:***@h"},
+        "training.epochs": 3,
+    }
+
+
+def test_the_stop_rules_belong_to_what_a_study_is() -> None:
+    hard = [{"metric": "val_firing_rate", "max": 0.5, "hard": True}]
+    other = checked(stop={"rungs": {"first": 2}}, constraints=hard)
+    assert differences(checked(), other) == [
+        "constraint val_firing_rate: from null to 0.5 became from null to 0.5, hard",
+        "stop.rungs: null is gone",
+        "stop.rungs.first: 2 is new",
+        "stop.rungs.factor: 3 is new",
+        "stop.rungs.min_trials: 5 is new",
+    ]
+    assert checked().space_hash != other.space_hash
+    assert CheckedSpace.from_json(other.to_json()) == other
+
+
+def test_a_rule_for_hard_constraints_needs_one() -> None:
+    with pytest.raises(ValidationError, match="no constraint is hard"):
+        checked(stop={"constraint": {"grace": 3}})
 
 
 def test_the_order_of_the_parameters_survives() -> None:

@@ -12,7 +12,7 @@ import trainers.models  # noqa: F401  # registers the models with timm, which it
 # isort: split
 from timm import create_model
 
-from trainers.keymaps import qkformer, sdt, spikformer, spikingformer
+from trainers.keymaps import qkformer, sdt, spikformer, spikingformer, tim
 from trainers.keymaps.keymap import KeyMap
 
 Case = dict[str, Any]
@@ -89,6 +89,14 @@ def _plain(name: str, keymap: KeyMap) -> Callable[[dict[str, Any], str], Describ
     return described
 
 
+def _tim(kwargs: dict[str, Any], variant: str) -> Described:
+    thresholds = {"as_released": "as_released", "thresholds_honoured": "intended"}[variant]
+    arguments = common_arguments(kwargs) | {"thresholds": thresholds, "alpha": kwargs.pop("TIM_alpha")}
+    kwargs.pop("step")  # told beside the arguments, too
+    _nothing_left(kwargs)
+    return "tim", arguments, tim.KEYMAPS[OFFICIAL]
+
+
 def _qkformer(name: str, keymap: KeyMap) -> Callable[[dict[str, Any], str], Described]:
     def described(kwargs: dict[str, Any], variant: str) -> Described:
         arguments = common_arguments(kwargs)
@@ -112,4 +120,5 @@ FAMILIES: dict[str, Callable[[dict[str, Any], str], Described]] = {
     "spikingformer_cifar": _plain("spikingformer_cifar", spikingformer.CIFAR),
     "spikingformer_dvs": _plain("spikingformer_dvs", spikingformer.IMAGENET_AND_EVENTS),
     "spikingformer_imagenet": _plain("spikingformer_imagenet", spikingformer.IMAGENET_AND_EVENTS),
+    "tim": _tim,
 }

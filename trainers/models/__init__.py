@@ -13,6 +13,7 @@ from trainers.models.spikingformer import (
 )
 from trainers.models.stal_spikformer import StalSpikformer, stal_spikformer
 from trainers.models.stal_srnn import RecurrentClassifier, StalSrnn, stal_srnn
+from trainers.models.tim import Tim, tim
 
 __all__ = [
     "EncoderOnly",
@@ -24,6 +25,7 @@ __all__ = [
     "Spikingformer",
     "StalSpikformer",
     "StalSrnn",
+    "Tim",
     "encoder_only",
     "qkformer_cifar",
     "qkformer_dvs",
@@ -37,4 +39,5 @@ __all__ = [
     "spikingformer_imagenet",
     "stal_spikformer",
     "stal_srnn",
+    "tim",
 ]

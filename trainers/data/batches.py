@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainers.data.augment import as_bytes
 from trainers.data.bundle import Samples, Split
-from trainers.data.lazy import Batch, LazySplit, Transform, allowed_workers
+from trainers.data.lazy import Batch, LazySplit, Transform, allowed_workers, loaded
 from trainers.determinism import derive_seed, image_rng, numpy_stream
 from trainers.protocol import TrainerError
 
@@ -90,8 +90,7 @@ class TrainBatches:
                 yield self._source.take(index[first:last])
         else:
             self._plan.aim(order, epoch, start)
-            for images, labels in self._source:
-                yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+            yield from loaded(self._source, self._device)
 
     def _loader(self, split: Samples, transform: Transform, workers: int) -> DataLoader[Batch]:
         workers = allowed_workers(workers)

@@ -122,7 +122,7 @@ class _ReadClip:
 
     def __call__(self, path: Path) -> Tensor:
         try:
-            with np.load(path) as content:
+            with path.open("rb") as file, np.load(file) as content:
                 clip = torch.from_numpy(content["frames"].astype(np.float32))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TrainerError(f"{path} is damaged ({error}): remove its folder and let it be made again") from error

@@ -16,6 +16,8 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from trainers.protocol import TrainerError
+
 _log = logging.getLogger(__name__)
 
 Raw = Tensor | Image
@@ -108,8 +110,7 @@ class LazySplit:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own: the loader must not draw from the run's generator
         )
-        for images, labels in loader:
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        yield from loaded(loader, self.device)
 
 
 class _Prepared(Dataset[Batch]):
@@ -123,6 +124,22 @@ class _Prepared(Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         return self._split.prepare(self._split.sample(number)), self._split.labels[number]
+
+
+def loaded(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield a loader's batches on a device.
+
+    Raises:
+        TrainerError: a sample cannot be read; the message is that of the reader, without the loader process's stack.
+    """
+    message = ""
+    try:
+        for images, labels in loader:
+            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    except TrainerError as error:
+        message = str(error).rpartition("TrainerError: ")[2].strip()
+    if message:  # raised here, for the traceback above would hold the loader processes, which then take 5 s to end
+        raise TrainerError(message)
 
 
 def allowed_workers(workers: int) -> int:

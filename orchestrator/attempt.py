@@ -5,38 +5,41 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import signal
 import time
 from collections import deque
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.database import Database
-from orchestrator.doorbell import Doorbell
+from orchestrator.database import Database, first_line
+from orchestrator.doorbell import Doorbell, Ring
+from orchestrator.endings import kernel_kills, reason_of_exit
 from orchestrator.errors import LeaseLostError, StorageError
-from orchestrator.jobs import (
+from orchestrator.jobs import Claim, finish, goes_on, hold
+from orchestrator.provenance import provenance
+from orchestrator.records import (
     AttemptStart,
-    Claim,
-    finish,
+    drop_overtaken_epochs,
     forget_checkpoints,
-    goes_on,
-    hold,
     record_checkpoint,
     record_epochs,
+    record_peaks,
     record_start,
 )
-from orchestrator.provenance import provenance
 from orchestrator.tables import EndReason, JobState
-from orchestrator.trial_process import TrialEnd, TrialSpec, main, write_config
+from orchestrator.timing import beat_seconds
+from orchestrator.trial_handle import TrialHandle, TrialHandles
+from orchestrator.trial_process import ALIVE, TrialEnd, TrialSpec, write_config
 from trainers.protocol import EpochReport, RunFacts, SavedCheckpoint, Verdict
 
-BEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0  # how soon a trial hears that it is cancelled or its study paused
+GATHER_SECONDS = 0.05  # what a trial says within so short a time is written together
 STOP_PATIENCE_SECONDS = 10.0  # a trial that shall end leaves nothing behind that is worth waiting for
+DUMP_SECONDS = 1.0  # time for a trial that hangs to write its stack into its log
 LONGEST_SILENCE_OF_DATABASE = 3600.0  # a finished trial's result is worth waiting for
 log = logging.getLogger(__name__)
 
@@ -48,27 +51,31 @@ class Attempt:
         database: where everything is written.
         held: the claim.
         device: "cpu" or "cuda:N".
-        context: forkserver that has the trainer imported.
+        handles: give the process it runs in.
     """
 
-    def __init__(self, database: Database, held: Claim, device: str, context: ForkServerContext) -> None:
+    def __init__(self, database: Database, held: Claim, device: str, handles: TrialHandles) -> None:
         self._database = database
         self._held = held
         self._device = device
-        self._spec = TrialSpec(held.config, held.trainer, held.run_dir, device, held.threads)
-        self._pipe, self._trial_pipe = context.Pipe()
-        self._trial_lifeline, self._lifeline = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=main, args=(self._trial_pipe, self._trial_lifeline, self._spec), name=f"trial-{held.trial_number}"
+        self._spec = TrialSpec(
+            held.attempt_config, held.trainer, held.run_dir, device, held.threads, attempt=held.attempt
         )
+        self._handles = handles
+        self._handle: TrialHandle | None = None  # before the start, and where it failed
         self._outbox: deque[RunFacts | EpochReport | SavedCheckpoint] = deque()
         self._end: TrialEnd | None = None
         self._sent = Verdict.CONTINUE
         self._reason_to_stop: str | None = None
-        self._next_beat = 0.0
+        self._next_beat = time.monotonic() + beat_seconds()  # the claim was the first
         self._next_look = time.monotonic() + LOOK_SECONDS
         self._kill_at = math.inf
         self._pipe_open = True
+        hang_seconds = self._spec.config.get("training", {}).get("hang_seconds")
+        self._hang_seconds = math.inf if hang_seconds is None else float(hang_seconds)
+        self._alive_at = math.inf  # when the trial last said something; not before it has started
+        self._hangs = False
+        self._kernel_kills = (0, 0)  # at the last two looks
 
     def run(self, doorbell: Doorbell) -> JobState | None:
         """Run the trial until it ends, is preempted or is lost to another worker.
@@ -84,39 +91,50 @@ class Attempt:
             while self._process_alive():
                 self._step(doorbell)
             self._receive()
-            return self._conclude()
+            state = self._conclude()
         except LeaseLostError as error:
             log.warning("%s", error)
-            self._process.kill()
+            self._kill()
             return None
+        else:
+            doorbell.ring(Ring.ENDED)  # the controller asks for the next trial while this one's process goes
+            return state
         finally:
-            self._close()
+            if self._handle is not None:
+                self._handle.close()
 
     def _start(self) -> None:
         try:
             self._held.run_dir.mkdir(parents=True, exist_ok=True)
             write_config(self._spec)
-            self._process.start()
+            self._handle = self._handles.take()
+            self._handle.begin(self._spec)
         except OSError as error:
             self._end = TrialEnd(EndReason.ERROR, f"cannot start the trial in {self._held.run_dir}: {error}")
-        self._trial_pipe.close()
-        self._trial_lifeline.close()
+        self._alive_at = time.monotonic()
+        self._kernel_kills = (kernel_kills(),) * 2
 
     def _process_alive(self) -> bool:
-        return self._end is None and self._process.is_alive()
+        return self._end is None and self._handle is not None and self._handle.process.is_alive()
+
+    def _kill(self) -> None:
+        if self._handle is not None:
+            self._handle.process.kill()
 
     def _step(self, doorbell: Doorbell) -> None:
-        own: list[Any] = [self._process.sentinel, *([self._pipe] if self._pipe_open else [])]
-        due = min(self._next_beat, self._next_look, self._kill_at)
+        assert self._handle is not None
+        own: list[Any] = [self._handle.process.sentinel, *([self._handle.pipe] if self._pipe_open else [])]
+        due = min(self._next_beat, self._next_look, self._kill_at, self._alive_at + self._hang_seconds)
         wait([*own, *doorbell.sources], timeout=max(0.0, due - time.monotonic()))
         self._receive()
         doorbell.hear()
         if doorbell.leaving:
             self._tell(Verdict.PREEMPT)
         self._look()
+        self._watch_for_hang()
         if time.monotonic() >= self._kill_at:
-            self._process.kill()
-        if self._end is None and (self._outbox or time.monotonic() >= self._next_beat):
+            self._kill()
+        if self._end is None and time.monotonic() >= self._next_beat:
             self._flush(patience=0.0)
 
     def _look(self) -> None:
@@ -125,21 +143,36 @@ class Attempt:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
+        self._kernel_kills = (self._kernel_kills[1], kernel_kills())
         if self._sent is Verdict.STOP:
             return
         with contextlib.suppress(DBAPIError), self._database.read() as connection:  # if it is away, the beat copes
             if not goes_on(connection, self._held):
                 self._next_beat = now
 
+    def _watch_for_hang(self) -> None:
+        """End a trial that has neither stepped nor reported for too long; its stack goes into its log first."""
+        if self._end is None and not self._hangs and time.monotonic() >= self._alive_at + self._hang_seconds:
+            self._hangs = True
+            self._alive_at = math.inf
+            self._kill_at = time.monotonic() + DUMP_SECONDS
+            with contextlib.suppress(OSError):
+                os.kill(self._pid, signal.SIGUSR1)
+
     def _receive(self) -> None:
         """Take every message that is there."""
+        if self._handle is None:
+            return
         try:
-            while self._pipe_open and self._pipe.poll(0):
-                message = self._pipe.recv()
+            while self._pipe_open and self._handle.pipe.poll(0):
+                message = self._handle.pipe.recv()
+                if not self._hangs:
+                    self._alive_at = time.monotonic()
                 if isinstance(message, TrialEnd):
-                    self._end = message
-                else:
+                    self._end = self._end or message
+                elif message != ALIVE:
                     self._outbox.append(message)
+                    self._next_beat = min(self._next_beat, time.monotonic() + GATHER_SECONDS)
         except (EOFError, OSError):
             self._pipe_open = False
 
@@ -151,8 +184,12 @@ class Attempt:
             log.warning("trial %d goes on without the database: %s", self._held.trial_number, error)
             self._next_beat = time.monotonic() + 1.0
             return
+        except DBAPIError as error:  # not away: it refuses what this trial reports, and would refuse it again
+            self._refuse(error)
+            self._kill()
+            return
         self._outbox.clear()
-        self._next_beat = time.monotonic() + BEAT_SECONDS
+        self._next_beat = time.monotonic() + beat_seconds()
         if verdict is not Verdict.CONTINUE:
             self._reason_to_stop = reason
             self._tell(verdict)
@@ -167,55 +204,63 @@ class Attempt:
         record_epochs(connection, self._held, [item for item in self._outbox if isinstance(item, EpochReport)])
         return wish
 
+    @property
+    def _pid(self) -> int:
+        return 0 if self._handle is None else self._handle.process.pid or 0
+
     def _facts_of(self, facts: RunFacts) -> AttemptStart:
-        return AttemptStart(
-            pid=self._process.pid or 0,
-            log_path=self._spec.log_path,
-            resumed_epoch=facts.resumed_epoch,
-            neuron_backend=facts.neuron_backend,
-            provenance=provenance(self._device),
-        )
+        return AttemptStart(self._pid, self._spec.log_path, facts, provenance(self._device))
 
     def _tell(self, verdict: Verdict) -> None:
         if self._sent not in (verdict, Verdict.STOP):
             self._sent = verdict
             self._kill_at = time.monotonic() + STOP_PATIENCE_SECONDS if verdict is Verdict.STOP else math.inf
-            with contextlib.suppress(OSError):
-                self._pipe.send(verdict)
+            if self._handle is not None:
+                with contextlib.suppress(OSError):
+                    self._handle.pipe.send(verdict)
 
     def _conclude(self) -> JobState:
-        if self._process.pid is not None:
-            self._process.join(timeout=10.0)
+        if self._end is None and self._handle is not None:  # it died; how tells why
+            self._handle.process.join(timeout=10.0)
         reason, detail = self._reason()
 
         def action(connection: SqlConnection) -> JobState:
             self._write(connection)
             kept = [path for path in self._held.run_dir.glob("ckpt-*") if path.is_file()]
             forget_checkpoints(connection, self._held.job_id, kept)
-            return finish(connection, self._held, reason, detail)
+            if self._end is not None:
+                record_peaks(connection, self._held, self._end.peak_memory_mb, self._end.peak_rss_mb)
+            state = finish(connection, self._held, reason, detail)
+            if state is JobState.DONE and reason is not EndReason.FINISHED and self._held.attempt > 1:
+                drop_overtaken_epochs(connection, self._held)
+            return state
 
-        return self._database.write(action, LONGEST_SILENCE_OF_DATABASE)
+        try:
+            return self._database.write(action, LONGEST_SILENCE_OF_DATABASE)
+        except DBAPIError as error:
+            self._refuse(error)
+            reason, detail = self._reason()
+            return self._database.write(action, LONGEST_SILENCE_OF_DATABASE)
+
+    def _refuse(self, error: DBAPIError) -> None:
+        """Make an error of the trial of what the database will never take; the worker lives on."""
+        self._outbox.clear()
+        self._end = TrialEnd(EndReason.ERROR, f"the database refuses what the trial reports: {first_line(error)}")
 
     def _reason(self) -> tuple[EndReason, str]:
+        log = f"log: {self._spec.log_path}"
+        if self._end is None and self._hangs:
+            return EndReason.HANG, f"no step and no report for {self._hang_seconds:g} s; {log} has where it stood"
         if self._end is None and self._sent is Verdict.STOP:
             return EndReason(self._reason_to_stop or EndReason.CANCELLED), "ended by its worker: it did not listen"
         if self._end is None:
-            code = self._process.exitcode
-            how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-            return EndReason.CRASH, f"the trial's process ended without a word ({how}); log: {self._spec.log_path}"
+            killed = kernel_kills() > self._kernel_kills[0]
+            code = None if self._handle is None else self._handle.process.exitcode
+            reason, how = reason_of_exit(code, kernel_killed=killed)
+            return reason, f"the trial's process ended without a word ({how}); {log}"
         if self._end.reason is EndReason.FINISHED and self._sent is Verdict.STOP:
             return EndReason(self._reason_to_stop or EndReason.CANCELLED), self._end.detail
         detail = self._end.detail
-        if self._end.reason not in (EndReason.FINISHED, EndReason.PREEMPTED) and self._process.pid is not None:
-            detail = f"{detail}; log: {self._spec.log_path}"
+        if self._end.reason not in (EndReason.FINISHED, EndReason.PREEMPTED) and self._handle is not None:
+            detail = f"{detail}; {log}"
         return self._end.reason, detail
-
-    def _close(self) -> None:
-        self._lifeline.close()  # should the process still live, it ends now
-        self._pipe.close()
-        if self._process.pid is not None:
-            self._process.join(timeout=5.0)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
-            self._process.close()

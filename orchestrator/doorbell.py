@@ -9,6 +9,8 @@ from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from orchestrator.forkserver import accept_sigterm
+
 
 class Ring(StrEnum):
     """What is said through a doorbell. Only hints: the truth is in the database."""
@@ -41,6 +43,7 @@ class Doorbell:
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, leave)
+        accept_sigterm()
 
     @property
     def sources(self) -> list[Connection]:

@@ -7,33 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, ScalarSelect, case, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, ScalarSelect, case, func, insert, select, update
 
 from orchestrator.database import Database, database_now
 from orchestrator.errors import LeaseLostError
-from orchestrator.provenance import Provenance
+from orchestrator.faults import POLICIES, can_halve, next_state, with_smaller_batches
 from orchestrator.tables import (
     AttemptRow,
-    CheckpointRow,
     EndReason,
-    EnvironmentRow,
-    EpochRow,
     JobRow,
     JobState,
-    MetricRow,
     StudyRow,
     StudyState,
     WorkerRow,
 )
-from trainers.protocol import EpochReport, SavedCheckpoint, Verdict
-
-LEASE_SECONDS = 60.0
-RETRIES = {
-    EndReason.OOM: 2,
-    EndReason.CRASH: 2,
-    EndReason.HANG: 2,
-}  # other failures repeat themselves: they end the trial
+from orchestrator.timing import lease_seconds
+from trainers.protocol import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +48,19 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this worker now holds."""
+    """A job that this worker now holds.
+
+    Args:
+        job_id: key in `sb_jobs`.
+        attempt: number of this attempt at it, the fencing token.
+        study_id: its study.
+        trial_number: Optuna's number of the trial.
+        config: the trial's resolved configuration.
+        trainer: "module:function".
+        threads: CPU threads.
+        run_dir: the trial's folder.
+        halvings: how often its batches have been halved because memory ran out.
+    """
 
     job_id: int
     attempt: int
@@ -69,25 +70,12 @@ class Claim:
     trainer: str
     threads: int
     run_dir: Path
+    halvings: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class AttemptStart:
-    """What an attempt runs on.
-
-    Args:
-        pid: process id of the trial process.
-        log_path: file with everything it prints.
-        resumed_epoch: epochs that the checkpoint it went on from had completed; 0 for a fresh start.
-        neuron_backend: kernel the neurons run on.
-        provenance: code, packages and device.
-    """
-
-    pid: int
-    log_path: Path
-    resumed_epoch: int
-    neuron_backend: str
-    provenance: Provenance
+    @property
+    def attempt_config(self) -> dict[str, Any]:
+        """The job's configuration, with batches as small as earlier attempts have shown to be needed."""
+        return with_smaller_batches(self.config, self.halvings)
 
 
 def register_worker(connection: Connection, worker: WorkerIdentity, study_id: int | None) -> None:
@@ -144,7 +132,7 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
             state=JobState.LEASED,
             owner=worker.id,
             attempt=JobRow.attempt + 1,
-            lease_until=database_now() + LEASE_SECONDS,
+            lease_until=database_now() + lease_seconds(),
             threads=case((JobRow.threads == 0, worker.threads), else_=JobRow.threads),
             started_at=func.coalesce(JobRow.started_at, database_now()),
             verdict=Verdict.CONTINUE,
@@ -159,6 +147,7 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
             JobRow.trainer,
             JobRow.threads,
             JobRow.run_dir,
+            JobRow.micro_batch_halvings,
         )
     ).first()
     if row is None:
@@ -177,7 +166,15 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
         update(WorkerRow).where(WorkerRow.id == worker.id).values(job_id=row.id, last_beat=database_now())
     )
     return Claim(
-        row.id, row.attempt, row.study_id, row.trial_number, row.config, row.trainer, row.threads, Path(row.run_dir)
+        row.id,
+        row.attempt,
+        row.study_id,
+        row.trial_number,
+        row.config,
+        row.trainer,
+        row.threads,
+        Path(row.run_dir),
+        row.micro_batch_halvings,
     )
 
 
@@ -190,7 +187,7 @@ def hold(connection: Connection, held: Claim) -> tuple[Verdict, str | None]:
     row = connection.execute(
         update(JobRow)
         .where(JobRow.id == held.job_id, JobRow.attempt == held.attempt, JobRow.state == JobState.LEASED)
-        .values(lease_until=database_now() + LEASE_SECONDS)
+        .values(lease_until=database_now() + lease_seconds())
         .returning(JobRow.verdict, JobRow.verdict_reason, JobRow.owner, _study_state())
     ).first()
     if row is None:
@@ -221,84 +218,6 @@ def _wanted(verdict: str, study_state: str) -> Verdict:
     return Verdict(verdict)
 
 
-def record_start(connection: Connection, held: Claim, start: AttemptStart) -> None:
-    """Write what an attempt runs on and where it went on from."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    surroundings = start.provenance
-    connection.execute(
-        dialect.insert(EnvironmentRow)
-        .values(id=surroundings.digest, **surroundings.columns())
-        .on_conflict_do_nothing(index_elements=["id"])
-    )
-    connection.execute(
-        update(AttemptRow)
-        .where(AttemptRow.job_id == held.job_id, AttemptRow.attempt == held.attempt)
-        .values(
-            pid=start.pid,
-            log_path=str(start.log_path),
-            resumed_epoch=start.resumed_epoch,
-            neuron_backend=start.neuron_backend,
-            environment_id=surroundings.digest,
-        )
-    )
-
-
-def record_epochs(connection: Connection, held: Claim, reports: Sequence[EpochReport]) -> None:
-    """Write epochs; one that is there already is overwritten, so a continued trial leaves neither gap nor double."""
-    if not reports:
-        return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    epochs = dialect.insert(EpochRow).values(
-        [
-            {
-                "job_id": held.job_id,
-                "epoch": report.epoch,
-                "attempt": held.attempt,
-                "seconds": report.seconds,
-                "reported_at": database_now(),
-            }
-            for report in reports
-        ]
-    )
-    connection.execute(epochs.on_conflict_do_nothing(index_elements=["job_id", "epoch"]))
-    metrics = dialect.insert(MetricRow)
-    connection.execute(
-        metrics.on_conflict_do_update(
-            index_elements=["job_id", "epoch", "name"], set_={"value": metrics.excluded.value}
-        ),
-        [
-            {"job_id": held.job_id, "epoch": report.epoch, "name": name, "value": value}
-            for report in reports
-            for name, value in report.metrics.items()
-        ],
-    )
-
-
-def record_checkpoint(connection: Connection, held: Claim, saved: SavedCheckpoint) -> None:
-    """Write that a checkpoint is safe on disk."""
-    connection.execute(
-        insert(CheckpointRow).values(
-            job_id=held.job_id,
-            attempt=held.attempt,
-            epoch=saved.epoch,
-            step=saved.step,
-            path=str(saved.path),
-            sha256=saved.sha256,
-            size=saved.size,
-            created_at=database_now(),
-        )
-    )
-
-
-def forget_checkpoints(connection: Connection, job_id: int, kept: Sequence[Path]) -> None:
-    """Drop the rows of checkpoints whose files are no longer kept."""
-    connection.execute(
-        delete(CheckpointRow).where(
-            CheckpointRow.job_id == job_id, CheckpointRow.path.not_in([str(path) for path in kept])
-        )
-    )
-
-
 def finish(connection: Connection, held: Claim, reason: EndReason, detail: str = "") -> JobState:
     """End an attempt and put the job where its reason belongs.
 
@@ -315,45 +234,40 @@ def finish(connection: Connection, held: Claim, reason: EndReason, detail: str =
         LeaseLostError: another worker has the job; nothing was written.
     """
     hold(connection, held)
-    failures = connection.execute(select(JobRow.failures).where(JobRow.id == held.job_id)).scalar_one()
-    failed = reason in RETRIES or reason in (EndReason.ERROR, EndReason.NAN)
-    state = next_state(reason, failures)
+    state, halvings = _what_follows(connection, held, reason)
+    pending = state == JobState.PENDING
     connection.execute(
         update(JobRow)
         .where(JobRow.id == held.job_id, JobRow.attempt == held.attempt)
         .values(
             state=state,
-            failures=failures + int(failed),
+            failures=JobRow.failures + int(POLICIES[reason].after == JobState.FAILED),
+            micro_batch_halvings=halvings,
             owner=None,
             lease_until=0.0,
-            end_reason=None if state == JobState.PENDING else reason,
+            end_reason=None if pending else reason,
             end_detail=detail,
-            ended_at=None if state == JobState.PENDING else database_now(),
+            ended_at=None if pending else database_now(),
         )
     )
     _end_attempt(connection, held.job_id, held.attempt, reason, detail)
     connection.execute(
         update(WorkerRow).where(WorkerRow.job_id == held.job_id).values(job_id=None, last_beat=database_now())
     )
-    if state == JobState.PENDING and _end_cancelled(connection, [held.job_id]):
+    if pending and _end_cancelled(connection, [held.job_id]):
         return JobState.FAILED
     return state
 
 
-def next_state(reason: EndReason, failures: int) -> JobState:
-    """Tell what becomes of a job whose attempt ended.
-
-    Args:
-        reason: why the attempt ended.
-        failures: attempts of this job that failed before this one.
-    """
-    if reason in (EndReason.PREEMPTED, EndReason.LOST):
-        return JobState.PENDING
-    if reason in RETRIES:
-        return JobState.PENDING if failures < RETRIES[reason] else JobState.FAILED
-    if reason in (EndReason.ERROR, EndReason.NAN, EndReason.CANCELLED):
-        return JobState.FAILED
-    return JobState.DONE
+def _what_follows(connection: Connection, held: Claim, reason: EndReason) -> tuple[JobState, int]:
+    """Return the state of a job after an attempt, and how often its batches are then halved."""
+    if POLICIES[reason].smaller and can_halve(held.config, held.halvings):
+        return JobState.PENDING, held.halvings + 1
+    before = 0
+    if POLICIES[reason].retries:
+        query = select(func.count()).where(AttemptRow.job_id == held.job_id, AttemptRow.end_reason == reason)
+        before = int(connection.execute(query).scalar_one())
+    return next_state(reason, before), held.halvings
 
 
 def return_lost(connection: Connection, lost_owners: Sequence[str] = (), study_id: int | None = None) -> list[int]:
@@ -414,13 +328,6 @@ def living_workers(database: Database, study_id: int | None = None) -> list[Work
         return [WorkerRow(**row._mapping) for row in connection.execute(query)]
 
 
-def open_jobs(database: Database, study_id: int) -> int:
-    """Return how many jobs of a study are pending, running, or ended but not yet told to Optuna."""
-    query = select(func.count()).where(JobRow.study_id == study_id, JobRow.told.is_(False))
-    with database.read() as connection:
-        return int(connection.execute(query).scalar_one())
-
-
 def trial_hours(database: Database, study_id: int) -> float:
     """Return the hours that all attempts of a study have run so far, in sum."""
     seconds = func.sum(func.coalesce(AttemptRow.ended_at, database_now()) - AttemptRow.started_at)
@@ -434,7 +341,7 @@ def worker_count(database: Database, study_id: int) -> int:
     query = select(func.count()).where(
         WorkerRow.ended_at.is_(None),
         WorkerRow.study_id.is_(None) | (WorkerRow.study_id == study_id),
-        WorkerRow.last_beat > database_now() - LEASE_SECONDS,
+        WorkerRow.last_beat > database_now() - lease_seconds(),
     )
     with database.read() as connection:
         return int(connection.execute(query).scalar_one())

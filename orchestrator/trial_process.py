@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import importlib.util
+import inspect
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,10 +24,11 @@ import yaml
 
 from configs.problems import SpikebenchError
 from configs.schema import RunConfig
+from orchestrator.endings import EXIT_OOM, EXIT_PREEMPTED, peak_memory_mb, peak_rss_mb, reason_of_error
 from orchestrator.errors import TrainerNotFoundError
+from orchestrator.forkserver import accept_sigterm
 from orchestrator.tables import EndReason
 from trainers.protocol import (
-    DivergedError,
     EpochReport,
     Outcome,
     Result,
@@ -33,8 +38,10 @@ from trainers.protocol import (
     Verdict,
 )
 
-EXIT_PREEMPTED = 75
-EXIT_OOM = 70
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's takes a tenth of the time
+ALIVE = "alive"  # the message of a trial that has made a step
+ALIVE_SECONDS = 0.5  # shortest time between two of them
+LONGEST_NAME = 128  # of a metric, as its column has it
 OUR_TRAINER = ("trainers.training", "trainers.factory", "trainers.checkpoint")  # what `trainers:train` imports
 
 
@@ -48,6 +55,7 @@ class TrialSpec:
         run_dir: folder of the trial; the log and the checkpoints go there. A checkpoint that is there is gone on from.
         device: "cpu" or "cuda:N"; the process sees no other GPU.
         threads: CPU threads.
+        attempt: number of the attempt at the trial.
     """
 
     config: dict[str, Any]
@@ -55,6 +63,7 @@ class TrialSpec:
     run_dir: Path
     device: str
     threads: int
+    attempt: int
 
     @property
     def log_path(self) -> Path:
@@ -69,10 +78,14 @@ class TrialEnd:
     Args:
         reason: why it ended.
         detail: one line for people.
+        peak_memory_mb: most GPU memory it had reserved.
+        peak_rss_mb: most host memory it had.
     """
 
     reason: EndReason
     detail: str = ""
+    peak_memory_mb: float | None = None
+    peak_rss_mb: float | None = None
 
 
 class PipeReporter:
@@ -81,43 +94,64 @@ class PipeReporter:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._verdict = Verdict.CONTINUE
+        self._alive_at = -math.inf
 
     def started(self, facts: RunFacts) -> None:
         """Send what the run runs on."""
         self._pipe.send(facts)
 
     def epoch(self, report: EpochReport) -> None:
-        """Send the numbers of one epoch."""
-        self._pipe.send(report)
+        """Send the numbers of one epoch, as plain finite ones: nothing else has a place in a table.
+
+        Raises:
+            ValueError: the name of a metric is too long.
+        """
+        if long := [name for name in report.metrics if len(name) > LONGEST_NAME]:
+            raise ValueError(f"expected names of metrics of at most {LONGEST_NAME} characters, got '{long[0]}'")
+        metrics = {name: float(value) for name, value in report.metrics.items() if math.isfinite(value)}
+        self._pipe.send(replace(report, metrics=metrics, seconds=float(report.seconds)))
 
     def checkpoint(self, saved: SavedCheckpoint) -> None:
         """Send the note of a checkpoint."""
         self._pipe.send(saved)
 
     def verdict(self) -> Verdict:
-        """Return the newest verdict the worker has sent."""
+        """Return the newest verdict the worker has sent, and let it know that the run lives."""
+        if (now := time.monotonic()) >= self._alive_at + ALIVE_SECONDS:
+            self._alive_at = now
+            self._pipe.send(ALIVE)
         while self._verdict is Verdict.CONTINUE and self._pipe.poll(0):
             self._verdict = self._pipe.recv()
         return self._verdict
 
+    def preempt(self) -> None:
+        """Have the run write a checkpoint and end, whatever the worker says."""
+        self._verdict = Verdict.PREEMPT
 
-def main(pipe: Connection, lifeline: Connection, spec: TrialSpec) -> None:
-    """Run one trial and leave with the exit code of how it ended.
+
+def main(pipe: Connection, lifeline: Connection) -> None:
+    """Wait for the specification of a trial, run it, and leave with the exit code of how it ended.
 
     Args:
-        pipe: to and from the worker.
+        pipe: to and from the worker; the specification comes first.
         lifeline: never carries anything; it closes when the worker is gone, and this process then ends at once.
-        spec: what to run.
     """
+    reporter = PipeReporter(pipe)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's business; it tells the worker
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: reporter.preempt())
+    accept_sigterm()
     threading.Thread(target=_die_with_worker, args=(lifeline,), daemon=True).start()
+    try:
+        spec: TrialSpec = pipe.recv()
+    except (EOFError, OSError):  # the worker had no trial for it
+        os._exit(0)
     _see_only(spec.device)
     with _logged(spec.log_path):
-        end = run(spec, PipeReporter(pipe))
-        sys.stdout.flush()
-        sys.stderr.flush()
-    pipe.send(end)
+        end = run(spec, reporter)
+        with contextlib.suppress(OSError):  # the disk may be full
+            sys.stdout.flush()
+            sys.stderr.flush()
+    pipe.send(replace(end, peak_memory_mb=peak_memory_mb(), peak_rss_mb=peak_rss_mb()))
     pipe.close()
     os._exit({EndReason.PREEMPTED: EXIT_PREEMPTED, EndReason.OOM: EXIT_OOM}.get(end.reason, 0))
 
@@ -127,21 +161,15 @@ def run(spec: TrialSpec, reporter: PipeReporter) -> TrialEnd:
     try:
         trainer = load_trainer(spec.trainer)
         config = RunConfig.model_validate(spec.config)
-        result = trainer(config, reporter, _newest_checkpoint(spec.run_dir), run_dir=spec.run_dir, threads=spec.threads)
-        return _end_of(result)
-    except DivergedError as error:
-        traceback.print_exc()
-        return TrialEnd(EndReason.NAN, str(error))
-    except SpikebenchError as error:
-        traceback.print_exc()
-        return TrialEnd(EndReason.ERROR, str(error))
-    except MemoryError as error:
-        traceback.print_exc()
-        return TrialEnd(EndReason.OOM, f"out of memory: {error}")
+        more = {"attempt": spec.attempt} if "attempt" in inspect.signature(trainer).parameters else {}
+        start = _newest_checkpoint(spec.run_dir, spec.attempt)
+        return _end_of(trainer(config, reporter, start, run_dir=spec.run_dir, threads=spec.threads, **more))
     except Exception as error:  # whatever a trainer raises ends one trial, never the worker
-        traceback.print_exc()
-        reason = EndReason.OOM if type(error).__name__ == "OutOfMemoryError" else EndReason.ERROR
-        return TrialEnd(reason, f"{type(error).__name__}: {error}".splitlines()[0])
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        reason = reason_of_error(error)
+        told = str(error) if isinstance(error, SpikebenchError) else f"{type(error).__name__}: {error}".splitlines()[0]
+        return TrialEnd(reason, f"out of memory: {told}" if reason is EndReason.OOM else told)
 
 
 def load_trainer(name: str) -> Trainer:
@@ -192,23 +220,23 @@ def modules_of(trainer: str) -> tuple[str, ...]:
 def write_config(spec: TrialSpec) -> Path:
     """Write the resolved configuration into the run folder, so that `spikebench train --config` repeats the trial."""
     path = spec.run_dir / "config.yaml"
-    path.write_text(yaml.safe_dump(spec.config, sort_keys=False))
+    path.write_text(yaml.dump(spec.config, Dumper=DUMPER, sort_keys=False))
     return path
 
 
-def _newest_checkpoint(run_dir: Path) -> Path | None:
+def _newest_checkpoint(run_dir: Path, attempt: int) -> Path | None:
     """Return the newest checkpoint whose bytes verify; the files are asked, not SQL, which may lag behind them."""
     if not any(run_dir.glob("ckpt-*")):
         return None
     from trainers.checkpoint import newest_valid  # noqa: PLC0415 - loads torch, which another trainer may not need
 
-    return newest_valid(run_dir)
+    return newest_valid(run_dir, attempt)
 
 
 def _end_of(result: Result) -> TrialEnd:
     if result.outcome is Outcome.PREEMPTED:
-        return TrialEnd(EndReason.PREEMPTED, f"after epoch {result.epochs}")
-    return TrialEnd(EndReason.FINISHED)  # a stopped trial gets its reason from whoever stopped it
+        return TrialEnd(EndReason.PREEMPTED, "; ".join(filter(None, (f"after epoch {result.epochs}", result.note))))
+    return TrialEnd(EndReason.FINISHED, result.note)  # a stopped trial gets its reason from whoever stopped it
 
 
 def _die_with_worker(lifeline: Connection) -> None:
@@ -229,4 +257,6 @@ def _logged(path: Path) -> Iterator[None]:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    faulthandler.enable(file=2)  # a fault in native code leaves its stack in the log
+    faulthandler.register(signal.SIGUSR1, file=2)  # asked for by the worker before it ends a trial that hangs
     yield

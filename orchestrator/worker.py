@@ -13,12 +13,14 @@ from multiprocessing.connection import Connection
 
 import psutil
 
-from orchestrator.attempt import BEAT_SECONDS, LONGEST_SILENCE_OF_DATABASE, Attempt
+from orchestrator.attempt import LONGEST_SILENCE_OF_DATABASE, Attempt
 from orchestrator.database import open_database
-from orchestrator.doorbell import Doorbell, Ring
+from orchestrator.doorbell import Doorbell
 from orchestrator.errors import StorageError
 from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_workers, register_worker
 from orchestrator.slots import Slot, host_identity
+from orchestrator.timing import beat_seconds
+from orchestrator.trial_handle import TrialHandles
 
 POLL_SECONDS = 1.0  # how often a worker looks for work that nobody rang for
 
@@ -68,8 +70,9 @@ class Worker:
         self._beat_at = 0.0
         self._database = open_database(settings.url)
         self._identity = identity(settings.slot)
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["orchestrator.trial_process", *settings.preload])
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["orchestrator.trial_process", *settings.preload])
+        self._handles = TrialHandles(context)
 
     def run(self) -> None:
         """Work until told to leave."""
@@ -83,10 +86,11 @@ class Worker:
                 if held is None:
                     self._idle()
                     continue
-                Attempt(self._database, held, self._settings.slot.device, self._context).run(self._doorbell)
-                self._doorbell.ring(Ring.ENDED)
+                Attempt(self._database, held, self._settings.slot.device, self._handles).run(self._doorbell)
                 self._doorbell.hear()
+                self._handles.prepare()
         finally:
+            self._handles.close()
             with contextlib.suppress(StorageError):
                 self._database.write(lambda connection: end_workers(connection, [self._identity.id]), patience=5.0)
             self._database.engine.dispose()
@@ -100,7 +104,7 @@ class Worker:
         """Wait for a ring, or until it is time to look again: jobs also come back from workers that left or died."""
         self._doorbell.hear(POLL_SECONDS)
         if time.monotonic() >= self._beat_at:
-            self._beat_at = time.monotonic() + BEAT_SECONDS
+            self._beat_at = time.monotonic() + beat_seconds()
             with contextlib.suppress(StorageError):
                 self._database.write(lambda connection: beat(connection, self._identity.id), patience=0.0)
 

@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 FORMAT = "spikebench-checkpoint"
 SCHEMA_VERSION = 1
 
-_NAME = re.compile(r"ckpt-(\d+)-(\d+)\.pt")
+_NAME = re.compile(r"ckpt-(\d+)-(\d+)(?:-a(\d+))?\.pt")
+_ASIDE = re.compile(r"\.(ckpt-.*\.pt)\.\d+\.tmp")
 _log = logging.getLogger(__name__)
 
 
-def save(run_dir: Path, content: Mapping[str, Any], *, epoch: int, step: int, keep: int) -> SavedCheckpoint:
+def save(
+    run_dir: Path, content: Mapping[str, Any], *, epoch: int, step: int, keep: int, attempt: int = 1
+) -> SavedCheckpoint:
     """Write a checkpoint so that a crash at any moment leaves the older ones valid, then drop the oldest.
+
+    The attempt is part of the name and no attempt touches the files of a later one: an attempt that was given up for
+    lost and still writes can neither overwrite nor replace what its successor has saved.
 
     Args:
         run_dir: the run's own folder; made when it is not there.
@@ -42,6 +48,7 @@ def save(run_dir: Path, content: Mapping[str, Any], *, epoch: int, step: int, ke
         epoch: epochs completed.
         step: batches done in the epoch that follows.
         keep: how many checkpoints stay.
+        attempt: number of the attempt at the run that saves.
 
     Returns:
         The checkpoint that is now safe on disk.
@@ -52,7 +59,7 @@ def save(run_dir: Path, content: Mapping[str, Any], *, epoch: int, step: int, ke
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "schema_version": SCHEMA_VERSION, **content}, buffer)
     data = buffer.getbuffer()
-    path = run_dir / f"ckpt-{epoch:05d}-{step:07d}.pt"
+    path = run_dir / f"ckpt-{epoch:05d}-{step:07d}{f'-a{attempt:04d}' if attempt > 1 else ''}.pt"
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_and_rename(path, data)
@@ -62,7 +69,7 @@ def save(run_dir: Path, content: Mapping[str, Any], *, epoch: int, step: int, ke
             "free space on the disk or make the folder writable"
         ) from error
     saved = SavedCheckpoint(path, epoch, step, hashlib.sha256(data).hexdigest(), len(data))
-    _drop_oldest(run_dir, keep, newest=path)
+    _drop_oldest(run_dir, keep, path, attempt)
     return saved
 
 
@@ -101,18 +108,23 @@ def describe(path: Path) -> SavedCheckpoint:
     Raises:
         CheckpointError: the file cannot be read or is not named like a checkpoint.
     """
-    if (position := _position(path)) is None:
+    if (rank := _rank(path.name)) is None:
         raise CheckpointError(f"{path} is not named like a checkpoint (ckpt-<epoch>-<step>.pt)")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
-    return SavedCheckpoint(path, *position, hashlib.sha256(data).hexdigest(), len(data))
+    return SavedCheckpoint(path, *rank[1:], hashlib.sha256(data).hexdigest(), len(data))
 
 
-def newest_valid(run_dir: Path) -> Path | None:
-    """Return the newest checkpoint of a run that verifies, or None; damaged ones are passed over with a warning."""
-    for path in _newest_first(run_dir):
+def newest_valid(run_dir: Path, attempt: int | None = None) -> Path | None:
+    """Return the newest checkpoint of a run that verifies, or None; damaged ones are passed over with a warning.
+
+    Args:
+        run_dir: the run's folder.
+        attempt: the attempt that wants to go on; what later ones have saved is not for it. None takes any.
+    """
+    for path in _newest_first(run_dir, attempt):
         try:
             load(path)
         except CheckpointError as error:
@@ -141,10 +153,15 @@ def config_of(content: Mapping[str, Any], path: Path) -> RunConfig:
 def check_same_run(content: Mapping[str, Any], config: RunConfig, path: Path) -> None:
     """Make sure a checkpoint belongs to a configuration; what has no effect on the numbers may differ.
 
+    Batches that were made smaller, with as many more of them for each optimiser step, belong to the same run.
+
     Raises:
         CheckpointError: other keys differ; the message names them with both values.
     """
-    saved, wanted = (dict(_flat(tree)) for tree in (content["config"], to_dict(config)))
+    saved, wanted = (dict(_flat(to_dict(each))) for each in (config_of(content, path), config))
+    if _effective_batch(saved) == _effective_batch(wanted):
+        for key in ("batch_size", "accumulation_steps", "eval_batch_size"):
+            saved[f"training.{key}"] = wanted[f"training.{key}"]
     differing = [
         f"{key} is {saved.get(key)!r} there and {wanted.get(key)!r} here"
         for key in sorted({*saved, *wanted})
@@ -166,10 +183,15 @@ _NO_EFFECT = (
     "tracking.",
     "training.checkpoint_every",
     "training.device",
+    "training.hang_seconds",
     "training.keep_checkpoints",
 )
 
 _ADVICE = "Delete it to go on from the checkpoint before"
+
+
+def _effective_batch(flat: Mapping[str, Any]) -> int:
+    return int(flat["training.batch_size"] * flat["training.accumulation_steps"])
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -218,21 +240,26 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _drop_oldest(run_dir: Path, keep: int, newest: Path) -> None:
+def _drop_oldest(run_dir: Path, keep: int, newest: Path, attempt: int) -> None:
     """Delete all but `keep` checkpoints, and what a killed writer left aside; failing to is no reason to end a run."""
     with suppress(OSError):
-        others = [path for path in _newest_first(run_dir) if path != newest]
+        others = [path for path in _newest_first(run_dir, attempt) if path != newest]
         for path in others[keep - 1 :]:
             path.unlink(missing_ok=True)
         for path in run_dir.glob(".ckpt-*.tmp"):
-            path.unlink(missing_ok=True)
+            match = _ASIDE.fullmatch(path.name)
+            rank = _rank(match[1]) if match else None
+            if rank is None or rank[0] <= attempt:
+                path.unlink(missing_ok=True)
 
 
-def _newest_first(run_dir: Path) -> list[Path]:
-    found = [(position, path) for path in run_dir.glob("ckpt-*.pt") if (position := _position(path)) is not None]
-    return [path for _, path in sorted(found, reverse=True)]
+def _newest_first(run_dir: Path, attempt: int | None = None) -> list[Path]:
+    """Return a run's checkpoints, a later attempt's before all of an earlier one's."""
+    found = [(rank, path) for path in run_dir.glob("ckpt-*.pt") if (rank := _rank(path.name)) is not None]
+    return [path for rank, path in sorted(found, reverse=True) if attempt is None or rank[0] <= attempt]
 
 
-def _position(path: Path) -> tuple[int, int] | None:
-    match = _NAME.fullmatch(path.name)
-    return (int(match[1]), int(match[2])) if match else None
+def _rank(name: str) -> tuple[int, int, int] | None:
+    """Return (attempt, epoch, step) of a checkpoint's name."""
+    match = _NAME.fullmatch(name)
+    return (int(match[3] or 1), int(match[1]), int(match[2])) if match else None

@@ -1,14 +1,16 @@
-"""Guards of the training loop: a loss that is no number ends the run, a device that is not there is named."""
+"""Guards of the training loop: what ends a run before its time, and the device it asks for."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from trainers.protocol import DivergedError, TrainerError
+from trainers.protocol import DeadSpikesError, DivergedError, EpochReport, SaturatedError, TrainerError
 
+_ROUNDING = 1e-9  # of a mean of means
 CHECK_EVERY = 32  # steps between two looks at a GPU's flag; each look waits for the GPU once
 
 
@@ -79,6 +81,28 @@ def finite_metrics(metrics: dict[str, float], epoch: int, loss_name: str) -> dic
     if not math.isfinite(metrics[loss_name]):
         raise DivergedError(f"{loss_name} is {metrics[loss_name]} after epoch {epoch}: the weights have diverged")
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def check_spikes(history: Sequence[EpochReport], epochs: int | None, grace: int) -> None:
+    """Raise when no spiking layer has carried any information for some epochs on end.
+
+    Args:
+        history: the finished epochs, the first one first; `val_firing_rate` is what counts.
+        epochs: how many of them in a row must be dead or saturated; None switches the guard off.
+        grace: first epochs that do not count.
+
+    Raises:
+        DeadSpikesError: every spiking layer was silent on the whole validation split.
+        SaturatedError: every neuron of every spiking layer fired at every time step.
+    """
+    if epochs is None or len(history) - grace < epochs:
+        return
+    rates = [report.metrics.get("val_firing_rate") for report in history[-epochs:]]
+    told = f"for {epochs} epoch(s) on end, epoch {history[-1].epoch} the last (training.spike_guard_epochs)"
+    if all(rate is not None and rate <= 0.0 for rate in rates):
+        raise DeadSpikesError(f"no spiking layer fired {told}: try a lower neuron.v_threshold")
+    if all(rate is not None and rate >= 1.0 - _ROUNDING for rate in rates):
+        raise SaturatedError(f"every spiking layer fired at every step {told}: try a higher neuron.v_threshold")
 
 
 def choose_device(name: str) -> torch.device:

@@ -33,6 +33,14 @@ class DivergedError(TrainerError):
     """The loss or an output became NaN or infinite."""
 
 
+class DeadSpikesError(TrainerError):
+    """No spiking layer fires any more."""
+
+
+class SaturatedError(TrainerError):
+    """Every neuron of every spiking layer fires at every time step."""
+
+
 class Verdict(StrEnum):
     """What the runner wants of a running trial."""
 
@@ -59,6 +67,10 @@ class RunFacts:
         resumed_epoch: epochs that were completed in the checkpoint it goes on from; 0 for a fresh start.
         parameters: trainable parameters.
         effective_batch: images per optimiser step, accumulation included.
+        micro_batch: images that go through the model at once.
+        learning_rate: base learning rate of the optimiser.
+        seed: seed of the run.
+        deterministic: operations that are not reproducible are refused.
     """
 
     device: str
@@ -66,6 +78,10 @@ class RunFacts:
     resumed_epoch: int
     parameters: int
     effective_batch: int
+    micro_batch: int | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    deterministic: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +133,10 @@ class Reporter(Protocol):
         """Take note of a checkpoint that is safe on disk."""
 
     def verdict(self) -> Verdict:
-        """Say whether to go on; asked between steps, so it must be quick and must not block."""
+        """Say whether to go on; asked between steps, so it must be quick and must not block.
+
+        That it is asked is the sign of life of a run: one that neither asks nor reports for long is taken to hang.
+        """
 
 
 class SilentReporter:
@@ -148,6 +167,7 @@ class Result:
         best: the metrics of the epoch with the highest `val_accuracy`, or with the lowest `val_loss` where nothing is
             classified.
         checkpoint: the newest checkpoint, or None when the run keeps none.
+        note: what a person should know although the run ended well: a checkpoint that could not be written.
     """
 
     outcome: Outcome
@@ -155,10 +175,15 @@ class Result:
     metrics: dict[str, float]
     best: dict[str, float]
     checkpoint: SavedCheckpoint | None
+    note: str = ""
 
 
 class Trainer(Protocol):
-    """Train one configuration."""
+    """Train one configuration.
+
+    A trainer that also takes the keyword `attempt` is told the number of the attempt at this run. It is for names of
+    files: an earlier attempt that was given up for lost may still be writing into the same folder.
+    """
 
     def __call__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,19 @@ from torch import Tensor
 from configs.resolve import config_hash, to_dict
 from trainers import checkpoint as checkpoints
 from trainers.data import load_data
-from trainers.data.augment import make_transform
 from trainers.data.batches import TrainBatches
 from trainers.determinism import capture_rng, reproducible, restore_rng
-from trainers.evaluation import measure
+from trainers.evaluation import cost_table_of, measure
 from trainers.factory import build_model
-from trainers.guards import FiniteGuard, choose_device, finite_metrics
+from trainers.guards import FiniteGuard, check_spikes, choose_device, finite_metrics
 from trainers.neurons import backend_of
-from trainers.optimisation import Updater, make_mixup, make_optimizer, make_schedule
+from trainers.optimisation import (
+    Updater,
+    effective_learning_rate,
+    make_mixup,
+    make_optimizer,
+    make_schedule,
+)
 from trainers.progress import Progress
 from trainers.protocol import (
     CheckpointError,
@@ -47,6 +53,7 @@ def train(
     *,
     run_dir: Path | None = None,
     threads: int | None = None,
+    attempt: int = 1,
 ) -> Result:
     """Train one configuration; a run that is continued equals the unbroken one bit for bit on a CPU.
 
@@ -56,6 +63,7 @@ def train(
         resume_from: a checkpoint of the same configuration to continue from; its epochs are reported again.
         run_dir: folder that belongs to this run; without one no checkpoint is written.
         threads: CPU threads to use; the same number gives the same bits. None leaves them as they are.
+        attempt: number of this attempt at the run; its checkpoints carry it in their names.
 
     Returns:
         How the run ended and what it measured.
@@ -63,12 +71,13 @@ def train(
     Raises:
         CheckpointError: `resume_from` is missing, damaged or of another configuration.
         DataNotFoundError: the data set is not where the configuration says.
+        DeadSpikesError: no layer fired for `training.spike_guard_epochs` epochs; SaturatedError: all did, always.
         DivergedError: a loss became NaN or infinite; the message has the epoch and step.
         TrainerError: the device, optimiser or augmentation asked for is not there.
     """
     device = choose_device(config.training.device)
     with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
-        run = _Run(config, report, device, run_dir)
+        run = _Run(config, report, device, run_dir, attempt)
         if resume_from is not None:
             run.restore(resume_from)
         return run.go()
@@ -89,13 +98,17 @@ class _Run:
         report: who is told and asked.
         device: where it computes.
         run_dir: where its checkpoints go, or None.
+        attempt: number of this attempt at it.
     """
 
-    def __init__(self, config: RunConfig, report: Reporter, device: torch.device, run_dir: Path | None) -> None:
+    def __init__(
+        self, config: RunConfig, report: Reporter, device: torch.device, run_dir: Path | None, attempt: int
+    ) -> None:
         training = config.training
-        data = load_data(config.data)
+        data = load_data(config.data, config.augmentation)
         model = build_model(config, data.shape, data.num_classes, device)
-        optimizer = make_optimizer(model, config.optimizer)
+        learning_rate = effective_learning_rate(config.optimizer, training)
+        optimizer = make_optimizer(model, config.optimizer, learning_rate)
         self._config = config
         self._report = report
         self._device = device
@@ -103,7 +116,6 @@ class _Run:
         self._val = data.val.to(device)
         self._task = make_task(config, device)
         self._updater = Updater(model, optimizer, training, device)
-        self._schedule = make_schedule(optimizer, config.schedule, training.epochs)
         self._mixup = make_mixup(config.augmentation, data.num_classes)
         self._batches = TrainBatches(
             data.train,
@@ -111,12 +123,14 @@ class _Run:
             seed=training.seed,
             device=device,
             even=self._mixup is not None,
-            transform=make_transform(config.augmentation, data.shape),
+            transform=data.transform,
             workers=config.data.workers,
         )
+        self._updates_per_epoch = math.ceil(len(self._batches) / training.accumulation_steps)
+        self._schedule = make_schedule(optimizer, config.schedule, training.epochs, self._updates_per_epoch)
         self._guard = FiniteGuard(device)
         self._progress = Progress(device, classifies=self._task.classifies)
-        self._saver = _Saver(run_dir, training.keep_checkpoints, report)
+        self._saver = _Saver(run_dir, training.keep_checkpoints, report, attempt)
 
     def restore(self, path: Path) -> None:
         """Put everything back to where a checkpoint was written, and report its epochs again."""
@@ -131,19 +145,27 @@ class _Run:
             self._updater.load_state_dict(content["weights"])
             self._schedule.load_state_dict(content["schedule"])
             self._progress.load_state_dict(content["progress"])
+            self._progress.step = self._position(content)
             restore_rng(content["rng"], self._device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path} does not fit this version of the program: {error}") from error
         self._saver.newest = checkpoints.describe(path)
+
+    def _position(self, content: dict[str, Any]) -> int:
+        """Return how many of this run's batches are done in the epoch; those of the checkpoint may have been larger."""
+        before: int = content["config"]["training"]["batch_size"]
+        now = self._config.training.batch_size
+        return min(math.ceil(self._progress.step * before / now), len(self._batches))
 
     def go(self) -> Result:
         """Train until the last epoch is done or the runner asks for an end."""
         self._report.started(self._facts())
         for epoch in self._progress.history:
             self._report.epoch(epoch)
-        outcome = Outcome.FINISHED
+        outcome, training = Outcome.FINISHED, self._config.training
         try:
             while self._progress.epoch < self._config.training.epochs:
+                check_spikes(self._progress.history, training.spike_guard_epochs, training.spike_guard_grace)
                 self._train_epoch()
                 self._finish_epoch()
         except _AskedToEnd as asked:
@@ -159,6 +181,7 @@ class _Run:
             metrics=dict(history[-1].metrics) if history else {},
             best=dict(max(history, key=_goodness).metrics) if history else {},
             checkpoint=self._saver.newest,
+            note=self._saver.failure,
         )
 
     def _facts(self) -> RunFacts:
@@ -169,21 +192,27 @@ class _Run:
             resumed_epoch=self._progress.epoch,
             parameters=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
             effective_batch=training.batch_size * training.accumulation_steps,
+            micro_batch=training.batch_size,
+            learning_rate=effective_learning_rate(self._config.optimizer, training),
+            seed=training.seed,
+            deterministic=training.deterministic,
         )
 
     def _train_epoch(self) -> None:
         """Do what is left of the epoch's batches; the state is worth saving after each optimiser step."""
         epoch, accumulation = self._progress.epoch, self._config.training.accumulation_steps
-        total = len(self._batches)
         self._updater.model.train()
         self._schedule.step(epoch)
         self._progress.start_clock()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+        sizes = self._batches.sizes
         for images, labels in self._batches.epoch(epoch, start=self._progress.step):
             step = self._progress.step
-            self._step(images, labels, share=1 / min(accumulation, total - step // accumulation * accumulation))
-            if (step + 1) % accumulation == 0 or step + 1 == total:
+            first = step - step % accumulation  # of the batches whose gradients are added up
+            self._step(images, labels, share=sizes[step] / sum(sizes[first : first + accumulation]))
+            if (step + 1) % accumulation == 0 or step + 1 == len(sizes):
+                self._schedule.step_update(epoch * self._updates_per_epoch + step // accumulation)
                 self._updater.update()
                 self._ask()
 
@@ -213,6 +242,7 @@ class _Run:
             batch_size=training.eval_batch_size or training.batch_size,
             seed=training.seed,
             num_classes=self._classes,
+            cost_table=cost_table_of(self._config),
             between=self._ask,
         )
         metrics.update({f"val_{name}": value for name, value in measured.items()})
@@ -261,28 +291,33 @@ class _Saver:
         run_dir: the run's folder; None writes nothing.
         keep: checkpoints kept.
         report: told of each that is safe.
+        attempt: number of this attempt at the run.
     """
 
-    def __init__(self, run_dir: Path | None, keep: int, report: Reporter) -> None:
+    def __init__(self, run_dir: Path | None, keep: int, report: Reporter, attempt: int) -> None:
         self._run_dir = run_dir
         self._keep = keep
         self._report = report
-        self._failure: str | None = None
+        self._attempt = attempt
         self.newest: SavedCheckpoint | None = None
+        self.failure = ""  # why the last one could not be written
 
     def save(self, state: Callable[[], dict[str, Any]], epoch: int, step: int) -> None:
         """Save the state unless the newest checkpoint is at this very position."""
         if self._run_dir is None or (self.newest and (self.newest.epoch, self.newest.step) == (epoch, step)):
             return
         try:
-            self.newest = checkpoints.save(self._run_dir, state(), epoch=epoch, step=step, keep=self._keep)
+            self.newest = checkpoints.save(
+                self._run_dir, state(), epoch=epoch, step=step, keep=self._keep, attempt=self._attempt
+            )
         except CheckpointError as error:
-            self._failure = str(error)
+            self.failure = str(error)
             _log.warning("the run goes on without this checkpoint: %s", error)
         else:
+            self.failure = ""
             self._report.checkpoint(self.newest)
 
     def close(self) -> None:
         """Say so when the run leaves no checkpoint behind although it should."""
-        if self._failure and self.newest is None:
-            _log.error("no checkpoint of this run could be written: %s", self._failure)
+        if self.failure and self.newest is None:
+            _log.error("no checkpoint of this run could be written: %s", self.failure)

@@ -18,6 +18,7 @@ from orchestrator.database import Database, open_database
 from orchestrator.doorbell import Doorbell, Ring
 from orchestrator.jobs import WorkerIdentity, claim
 from orchestrator.tables import AttemptRow, EndReason, EpochRow, JobRow, JobState, StudyRow
+from orchestrator.trial_handle import TrialHandles
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -60,7 +61,7 @@ def attempt(database: Database, context: ForkServerContext, trainer: str, run_di
 def again(database: Database, context: ForkServerContext) -> Attempt:
     held = database.write(lambda connection: claim(connection, WorkerIdentity("w", "h/b", os.getpid(), 0.0, "cpu", 1)))
     assert held is not None
-    return Attempt(database, held, "cpu", context)
+    return Attempt(database, held, "cpu", TrialHandles(context))
 
 
 def only(database: Database, table: type[Any]) -> Any:
@@ -89,7 +90,8 @@ def test_a_trial_runs_to_its_end_and_everything_it_says_is_written(
     [
         ("raises", EndReason.ERROR, "RuntimeError: the roof is leaking; log:", JobState.FAILED),
         ("diverges", EndReason.NAN, "loss is nan at epoch 2, step 3; log:", JobState.FAILED),
-        ("out_of_memory", EndReason.OOM, "out of memory", JobState.PENDING),
+        ("out_of_memory", EndReason.OOM, "out of memory: MemoryError", JobState.PENDING),
+        ("goes_silent", EndReason.DEAD_SPIKES, "no spiking layer fired", JobState.DONE),
         ("segfaults", EndReason.CRASH, "killed by SIGSEGV", JobState.PENDING),
         ("missing", EndReason.ERROR, "trainer 'fake_trainers:missing' cannot be loaded", JobState.FAILED),
     ],

@@ -6,85 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from queued_jobs import rows, seed, take, worker
+from sqlalchemy import select, update
 
+from orchestrator.control import standing
 from orchestrator.database import Database, open_database
 from orchestrator.errors import LeaseLostError
 from orchestrator.jobs import (
-    LEASE_SECONDS,
-    AttemptStart,
     Claim,
-    WorkerIdentity,
     claim,
     finish,
-    forget_checkpoints,
     hold,
-    open_jobs,
-    record_checkpoint,
-    record_epochs,
-    record_start,
     register_worker,
     return_lost,
     trial_hours,
 )
-from orchestrator.provenance import provenance
-from orchestrator.tables import (
-    AttemptRow,
-    CheckpointRow,
-    EndReason,
-    EnvironmentRow,
-    EpochRow,
-    JobRow,
-    JobState,
-    MetricRow,
-    StudyRow,
-    WorkerRow,
-)
-from trainers.protocol import EpochReport, SavedCheckpoint, Verdict
-
-
-def worker(name: str = "w") -> WorkerIdentity:
-    return WorkerIdentity(name, "host/boot", 1, 0.0, "cpu", 1)
-
-
-def seed(database: Database, jobs: int) -> None:
-    """Add a study with pending jobs, trial numbers from 0."""
-    with database.begin() as connection:
-        connection.execute(
-            insert(StudyRow).values(
-                id=1,
-                name="s",
-                optuna_study_id=1,
-                space_json="{}",
-                space_hash="h",
-                seed=1,
-                budget_trials=jobs,
-                created_at=0.0,
-            )
-        )
-        for number in range(jobs):
-            connection.execute(
-                insert(JobRow).values(
-                    study_id=1, trial_number=number, optuna_trial_id=number, config={}, config_hash="c",
-                    params={"a": 1}, trainer="t:t", threads=2, run_dir="/r", created_at=0.0,
-                )
-            )  # fmt: skip
-
-
-def take(database: Database, name: str = "w") -> Claim:
-    held = database.write(lambda connection: claim(connection, worker(name)))
-    assert held is not None
-    return held
+from orchestrator.tables import AttemptRow, EndReason, JobRow, JobState, WorkerRow
+from orchestrator.timing import DEFAULT_LEASE_SECONDS
+from trainers.protocol import Verdict
 
 
 def expire(database: Database) -> None:
     with database.begin() as connection:
         connection.execute(update(JobRow).values(lease_until=1.0))
-
-
-def rows(database: Database, table: type[Any]) -> list[Any]:
-    with database.read() as connection:
-        return list(connection.execute(select(table.__table__).order_by(*table.__table__.primary_key)).all())
 
 
 def claim_all(url: str, name: str, done: Any) -> None:
@@ -155,7 +99,7 @@ def test_holding_a_job_renews_its_lease_and_hears_the_verdict(database: Database
     assert database.write(lambda connection: hold(connection, held)) == (Verdict.CONTINUE, None)
     with database.read() as connection:
         left = connection.execute(select(JobRow.lease_until)).scalar_one() - database.now(connection)
-    assert left == pytest.approx(LEASE_SECONDS, abs=5.0)
+    assert left == pytest.approx(DEFAULT_LEASE_SECONDS, abs=5.0)
     with database.begin() as connection:
         connection.execute(update(JobRow).values(verdict=Verdict.STOP, verdict_reason=EndReason.RUNG))
     assert database.write(lambda connection: hold(connection, held)) == (Verdict.STOP, EndReason.RUNG)
@@ -169,9 +113,14 @@ def test_holding_a_job_renews_its_lease_and_hears_the_verdict(database: Database
         ([EndReason.PREEMPTED] * 5, JobState.PENDING),
         ([EndReason.ERROR], JobState.FAILED),
         ([EndReason.NAN], JobState.FAILED),
+        ([EndReason.DEAD_SPIKES], JobState.DONE),
         ([EndReason.CRASH] * 2, JobState.PENDING),
         ([EndReason.CRASH] * 3, JobState.FAILED),
-        ([EndReason.PREEMPTED, EndReason.OOM, EndReason.CRASH, EndReason.OOM], JobState.FAILED),
+        ([EndReason.HANG] * 3, JobState.FAILED),
+        ([EndReason.CRASH, EndReason.PREEMPTED, EndReason.HANG, EndReason.CRASH, EndReason.HANG], JobState.PENDING),
+        ([EndReason.LOST] * 20, JobState.PENDING),
+        ([EndReason.LOST] * 21, JobState.FAILED),
+        ([EndReason.OOM], JobState.FAILED),  # the configuration of these jobs has no batch to halve
     ],
 )
 def test_each_reason_puts_the_job_where_it_belongs(
@@ -188,6 +137,24 @@ def test_each_reason_puts_the_job_where_it_belongs(
     assert [row.end_reason for row in rows(database, AttemptRow)] == reasons
 
 
+def test_each_time_memory_runs_out_the_next_attempt_takes_half_as_many_images_at_once(database: Database) -> None:
+    seed(database, 1, {"training": {"batch_size": 12, "accumulation_steps": 2, "epochs": 3}})
+    seen = []
+    while True:
+        held = take(database)
+        seen.append(
+            (held.attempt_config["training"]["batch_size"], held.attempt_config["training"]["accumulation_steps"])
+        )
+        if database.write(lambda connection, held=held: finish(connection, held, EndReason.OOM)) is JobState.FAILED:
+            break
+        held = take(database)
+        database.write(lambda connection, held=held: finish(connection, held, EndReason.PREEMPTED))
+    assert seen == [(12, 2), (6, 4), (3, 8)]
+    (job,) = rows(database, JobRow)
+    assert (job.end_reason, job.micro_batch_halvings, job.attempt) == (EndReason.OOM, 2, 5)
+    assert job.config["training"] == {"batch_size": 12, "accumulation_steps": 2, "epochs": 3}
+
+
 def test_jobs_of_dead_workers_go_back_at_once_and_others_stay(database: Database) -> None:
     seed(database, 2)
     take(database, "dead")
@@ -197,48 +164,15 @@ def test_jobs_of_dead_workers_go_back_at_once_and_others_stay(database: Database
     assert rows(database, AttemptRow)[0].end_reason == EndReason.LOST
 
 
-def test_an_epoch_that_is_reported_twice_is_there_once(database: Database) -> None:
-    seed(database, 1)
-    held = take(database)
-    first = EpochReport(1, 3, {"val_accuracy": 0.5, "val_loss": 2.0}, 1.5)
-    second = EpochReport(2, 3, {"val_accuracy": 0.6, "val_loss": 1.0}, 1.5)
-    database.write(lambda connection: record_epochs(connection, held, [first]))
-    database.write(lambda connection: record_epochs(connection, held, [first, second]))
-    assert [row.epoch for row in rows(database, EpochRow)] == [1, 2]
-    metrics = {(row.epoch, row.name): row.value for row in rows(database, MetricRow)}
-    assert metrics == {(1, "val_accuracy"): 0.5, (1, "val_loss"): 2.0, (2, "val_accuracy"): 0.6, (2, "val_loss"): 1.0}
-
-
-def test_checkpoint_rows_follow_the_files(database: Database) -> None:
-    seed(database, 1)
-    held = take(database)
-    for epoch in (1, 2, 3):
-        saved = SavedCheckpoint(Path(f"/r/ckpt-{epoch}"), epoch, 0, "digest", 10)
-        database.write(lambda connection, saved=saved: record_checkpoint(connection, held, saved))
-    database.write(lambda connection: forget_checkpoints(connection, held.job_id, [Path("/r/ckpt-3")]))
-    assert [row.path for row in rows(database, CheckpointRow)] == ["/r/ckpt-3"]
-
-
-def test_equal_environments_share_a_row(database: Database) -> None:
-    seed(database, 2)
-    for _ in range(2):
-        held = take(database)
-        start = AttemptStart(7, Path("/r/log"), 0, "torch", provenance("cpu"))
-        database.write(lambda connection, held=held, start=start: record_start(connection, held, start))
-    (environment,) = rows(database, EnvironmentRow)
-    assert environment.packages["optuna"].startswith("5.")
-    assert {row.environment_id for row in rows(database, AttemptRow)} == {environment.id}
-
-
 def test_the_open_jobs_and_hours_of_a_study_are_counted(database: Database) -> None:
     seed(database, 3)
-    assert open_jobs(database, 1) == 3
+    assert standing(database, 1).open == 3
     held = take(database)
     database.write(lambda connection: finish(connection, held, EndReason.FINISHED))
-    assert open_jobs(database, 1) == 3  # until Optuna has been told, the study is not at its end
+    assert standing(database, 1).open == 3  # until Optuna has been told, the study is not at its end
     with database.begin() as connection:
         connection.execute(update(JobRow).where(JobRow.id == held.job_id).values(told=True))
-    assert open_jobs(database, 1) == 2
+    assert standing(database, 1).open == 2
     with database.begin() as connection:
         connection.execute(update(AttemptRow).values(started_at=0.0, ended_at=7200.0))
     assert trial_hours(database, 1) == pytest.approx(2.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from configs.schema import RunConfig
 from trainers.protocol import (
+    DeadSpikesError,
     DivergedError,
     EpochReport,
     Outcome,
@@ -77,6 +78,11 @@ def raises(config: RunConfig, report: Reporter, resume_from: Path | None = None,
 def diverges(config: RunConfig, report: Reporter, resume_from: Path | None = None, **_: object) -> Result:
     """End as a loss that became NaN does."""
     raise DivergedError("loss is nan at epoch 2, step 3")
+
+
+def goes_silent(config: RunConfig, report: Reporter, resume_from: Path | None = None, **_: object) -> Result:
+    """End as a model without spikes does."""
+    raise DeadSpikesError("no spiking layer fired for 2 epoch(s) on end")
 
 
 def out_of_memory(config: RunConfig, report: Reporter, resume_from: Path | None = None, **_: object) -> Result:

@@ -18,8 +18,8 @@ CONTENT = {"weights": {"w": torch.arange(5000.0)}, "note": "x"}
 CONFIG = RunConfig.model_validate({"model": {"name": "stal_srnn"}})
 
 
-def write(folder: Path, epoch: int = 1, step: int = 0, keep: int = 2) -> Path:
-    return checkpoint.save(folder, CONTENT, epoch=epoch, step=step, keep=keep).path
+def write(folder: Path, epoch: int = 1, step: int = 0, keep: int = 2, attempt: int = 1) -> Path:
+    return checkpoint.save(folder, CONTENT, epoch=epoch, step=step, keep=keep, attempt=attempt).path
 
 
 def names(folder: Path) -> list[str]:
@@ -47,6 +47,26 @@ def test_positions_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
     for epoch in (99999, 100000):
         write(tmp_path, epoch)
     assert checkpoint.newest_valid(tmp_path) == tmp_path / "ckpt-100000-0000000.pt"
+
+
+def test_an_attempt_that_was_replaced_can_neither_overwrite_nor_replace_its_successors(tmp_path: Path) -> None:
+    first = write(tmp_path, 3, attempt=1)
+    second = write(tmp_path, 3, attempt=2)
+    (tmp_path / f".{second.name}.7.tmp").write_bytes(b"the successor is writing")
+    late = write(tmp_path, 9, attempt=1, keep=1)  # further on, but nobody's any more
+    assert late != second
+    assert not first.exists()  # its own it may drop
+    assert second.exists()
+    assert (tmp_path / f".{second.name}.7.tmp").exists()
+    assert checkpoint.newest_valid(tmp_path, attempt=3) == second
+    assert checkpoint.newest_valid(tmp_path) == second
+    assert checkpoint.newest_valid(tmp_path, attempt=1) == late
+    second.write_bytes(b"")
+    assert checkpoint.newest_valid(tmp_path, attempt=2) == late  # better than nothing
+    third = write(tmp_path, 4, attempt=3, keep=1)
+    assert names(tmp_path) == [third.name]
+    assert third.name == "ckpt-00004-0000000-a0003.pt"
+    assert checkpoint.describe(third).epoch == 4
 
 
 def test_any_damage_is_noticed_and_the_one_before_is_taken(tmp_path: Path, caplog) -> None:
@@ -163,5 +183,11 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"training.epochs is 10 there and 3 here") as caught:
         checkpoint.check_same_run(content, other, tmp_path)
     assert "device" not in str(caught.value)
+    smaller = {"batch_size": CONFIG.training.batch_size // 4, "accumulation_steps": 4}
+    ladder = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update=smaller)})
+    checkpoint.check_same_run(content, ladder, tmp_path)
+    other_step = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"batch_size": 32})})
+    with pytest.raises(CheckpointError, match=r"training.batch_size is 128 there and 32 here"):
+        checkpoint.check_same_run(content, other_step, tmp_path)
     same = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"device": "cpu"})})
     checkpoint.check_same_run(content, same, tmp_path)

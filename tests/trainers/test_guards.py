@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from trainers.guards import CHECK_EVERY, FiniteGuard, choose_device, finite_metrics
-from trainers.protocol import DivergedError, TrainerError
+from trainers.guards import CHECK_EVERY, FiniteGuard, check_spikes, choose_device, finite_metrics
+from trainers.protocol import DeadSpikesError, DivergedError, EpochReport, SaturatedError, TrainerError
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -49,3 +49,33 @@ def test_devices() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(TrainerError, match=r"sees .* CUDA device"):
         choose_device("cuda:99")
+
+
+def epochs_with(*rates: float | None) -> list[EpochReport]:
+    return [
+        EpochReport(number, 9, {} if rate is None else {"val_firing_rate": rate}, 1.0)
+        for number, rate in enumerate(rates, start=1)
+    ]
+
+
+def test_spikes_that_carry_nothing_end_a_run_after_so_many_epochs_in_a_row() -> None:
+    with pytest.raises(DeadSpikesError, match=r"no spiking layer fired for 2 epoch.s. on end, epoch 3 the last"):
+        check_spikes(epochs_with(0.2, 0.0, 0.0), epochs=2, grace=0)
+    with pytest.raises(SaturatedError, match="every spiking layer fired at every step for 1 epoch"):
+        check_spikes(epochs_with(1.0), epochs=1, grace=0)
+
+
+@pytest.mark.parametrize(
+    ("rates", "epochs", "grace"),
+    [
+        ((0.0, 0.0, 0.0), None, 0),  # switched off
+        ((0.0, 0.0), 2, 1),  # within the grace
+        ((0.0, 0.1, 0.0), 2, 0),  # not on end
+        ((0.0, 1.0), 2, 0),  # neither dead nor saturated
+        ((None, None), 2, 0),  # a model without spiking layers
+        ((1e-6, 1e-6, 0.999), 1, 0),
+        ((), 1, 0),
+    ],
+)
+def test_spikes_that_carry_something_do_not(rates: tuple[float | None, ...], epochs: int | None, grace: int) -> None:
+    check_spikes(epochs_with(*rates), epochs=epochs, grace=grace)

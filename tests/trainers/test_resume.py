@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from configs.schema import RunConfig
 from trainers import checkpoint
+from trainers.optimisation import Updater
 from trainers.protocol import CheckpointError, Outcome, Verdict
 from trainers.training import train
 
@@ -119,6 +120,29 @@ def test_a_killed_run_goes_on_from_any_of_its_checkpoints(quick, recorder, tmp_p
         assert [epoch.epoch for epoch in report.epochs] == [1, 2, 3]
         assert result.outcome is Outcome.FINISHED
         assert_same_bits(result.checkpoint.path, files[-1])
+
+
+@pytest.mark.parametrize("asked", [2, 4, 9])  # after two updates, after the epoch's last, within its validation
+def test_a_run_goes_on_with_smaller_batches_at_its_place_in_the_epoch(
+    quick, recorder, tmp_path, monkeypatch, asked: int
+) -> None:
+    updates, update = [], Updater.update
+    monkeypatch.setattr(Updater, "update", lambda self: (updates.append(1), update(self)))
+    sections = {"encoder": {"name": "rate", "time_steps": 3}, "data": {"name": "digits", "test_fraction": 0.8}}
+    large = quick("srnn", **sections, training={"batch_size": 64, "epochs": 2})
+    small = quick("srnn", **sections, training={"batch_size": 16, "accumulation_steps": 4, "epochs": 2})
+    whole = recorder()
+    train(large, whole, threads=1)
+    unbroken = len(updates)
+    cut = train(large, recorder(Verdict.PREEMPT, asked), run_dir=tmp_path, threads=1)
+    report = recorder()
+    result = train(small, report, cut.checkpoint.path, run_dir=tmp_path, threads=1, attempt=2)
+    assert result.outcome is Outcome.FINISHED
+    assert len(updates) == 2 * unbroken
+    assert report.facts[0].effective_batch == whole.facts[0].effective_batch == 64
+    assert report.facts[0].micro_batch == 16
+    for epoch, numbers in whole.numbers().items():
+        assert report.numbers()[epoch]["train_loss"] == pytest.approx(numbers["train_loss"], rel=0.05)
 
 
 def test_loader_processes_change_nothing(quick, recorder, tmp_path) -> None:

@@ -17,7 +17,15 @@ from configs import metrics as known_metrics
 from trainers import checkpoint, tasks, training
 from trainers.guards import FiniteGuard
 from trainers.optimisation import Updater
-from trainers.protocol import CheckpointError, DataNotFoundError, DivergedError, Outcome, TrainerError, Verdict
+from trainers.protocol import (
+    CheckpointError,
+    DataNotFoundError,
+    DeadSpikesError,
+    DivergedError,
+    Outcome,
+    TrainerError,
+    Verdict,
+)
 from trainers.tasks import ClassificationTask, StepOutput
 from trainers.training import train
 
@@ -119,7 +127,7 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(quick, recorder) 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_the_batches_of_an_update_weigh_the_same_also_in_the_last_group(quick, recorder, monkeypatch) -> None:
+def test_the_images_of_an_update_weigh_the_same_also_in_the_last_group(quick, recorder, monkeypatch) -> None:
     calls: list[float | str] = []
     backward, update = Updater.backward, Updater.update
     monkeypatch.setattr(
@@ -127,7 +135,18 @@ def test_the_batches_of_an_update_weigh_the_same_also_in_the_last_group(quick, r
     )
     monkeypatch.setattr(Updater, "update", lambda self: (calls.append("update"), update(self)))
     train(quick(training={"accumulation_steps": 4, "epochs": 1}), recorder())
-    assert calls == [0.25, 0.25, 0.25, 0.25, "update", 0.5, 0.5, "update"]
+    last = 359 % 64  # images of the last batch
+    assert calls == [0.25, 0.25, 0.25, 0.25, "update", 64 / (64 + last), last / (64 + last), "update"]
+
+
+def test_layers_that_say_nothing_end_the_run_after_its_last_report(quick, recorder, run_dir) -> None:
+    report = recorder()
+    guarded = quick(training={"epochs": 9, "spike_guard_epochs": 2}, neuron={"v_threshold": 1e9})
+    with pytest.raises(DeadSpikesError, match=r"no spiking layer fired for 2 epoch.s. on end, epoch 3 the last"):
+        train(guarded, report, run_dir=run_dir)
+    assert [epoch.metrics["val_firing_rate"] for epoch in report.epochs] == [0.0, 0.0, 0.0]
+    with pytest.raises(DeadSpikesError, match="epoch 3 the last"):  # also when it is taken up again
+        train(guarded, recorder(), checkpoint.newest_valid(run_dir), run_dir=run_dir)
 
 
 def poison(monkeypatch, *, from_call: int) -> None:

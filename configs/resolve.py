@@ -215,7 +215,7 @@ def _hint(key: str, siblings: Sequence[str], data: Mapping[str, Any]) -> str:
     info = known_keys().get(key)
     if info is not None:
         root = key.partition(".")[0]
-        owners = " and ".join(f"'{kind}'" for kind in info.kinds)
+        owners = ", ".join(f"'{kind}'" for kind in info.kinds)
         return f"it is a key of {root} {owners}; {root}.name is '{kind_of(with_partners(data).get(root))}'"
     if difflib.get_close_matches(last, siblings):
         return did_you_mean(last, siblings)

@@ -56,5 +56,5 @@ def test_the_example_configuration_of_the_readme_is_sound(tmp_path: Path) -> Non
 
 def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = set(re.findall(r"`spikebench ([a-z]+)[^`]*`", text))
+    shown = set(re.findall(r"`spikebench ([a-z-]+)[^`]*`", text))
     assert shown == set(COMMANDS)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema.base import Count, Positive, Section
+from configs.schema.base import Count, Fraction, Positive, Section
 
 AttentionKind = Literal["ssa", "sdsa", "qk_token", "qk_channel"]
 PatchSize = Annotated[int, Field(ge=1, le=64)]
@@ -136,10 +136,21 @@ class TimModel(SpikingTransformerModel, _DeadParameters):
     depth: Count = Field(2, description="number of blocks")
     num_heads: Count = Field(16, description="attention heads; must divide embed_dims")
     patch_size: PatchSize = Field(16, description="pixels per token side")
+    embedding: Literal["sps", "one_conv", "two_conv"] = Field("sps", description="tokenizer")
+    attention: AttentionKind = Field("ssa", description="attention product")
+    attn_scale: Positive = Field(0.25, description="constant factor of q k^T v")
+    proj_bias: bool = Field(False, description="bias of the projection after the product")
+    alpha: Fraction = Field(0.5, description="share of the past in the queries")
+    thresholds: Literal["intended", "as_released"] = Field(
+        "intended", description="0.3 and 0.5 of TIM's neurons, or 1.0 as run; then neuron.attn_v_threshold was 1.0 too"
+    )
+    detach_membrane: bool = Field(True, description="no gradient through time, as released")
 
 
 class _Spikingformer(SpikingTransformerModel, _DeadParameters):
     attention: AttentionKind = Field("ssa", description="attention product")
+    attn_scale: Positive = Field(0.125, description="constant factor of q k^T v")
+    proj_bias: bool = Field(True, description="bias of the projection after the product")
 
 
 class SpikingformerCifarModel(_Spikingformer):
@@ -152,9 +163,17 @@ class SpikingformerImagenetModel(_Spikingformer):
     """Spikingformer of the ImageNet code, 8-512 (arXiv 2304.11954)."""
 
     name: Literal["spikingformer_imagenet"] = "spikingformer_imagenet"
+    embed_dims: int = Field(512, ge=8, multiple_of=8, description="width D")
+    depth: Count = Field(8, description="number of blocks")
+    num_heads: Count = Field(8, description="attention heads; must divide embed_dims")
+    patch_size: PatchSize = Field(16, description="pixels per token side")
 
 
 class SpikingformerDvsModel(_Spikingformer):
-    """Spikingformer of the event code, 2-256 (arXiv 2304.11954)."""
+    """Spikingformer of the event code, 2-256; published with neuron.tau 1.5 (arXiv 2304.11954)."""
 
     name: Literal["spikingformer_dvs"] = "spikingformer_dvs"
+    embed_dims: int = Field(256, ge=8, multiple_of=8, description="width D")
+    depth: Count = Field(2, description="number of blocks")
+    num_heads: Count = Field(16, description="attention heads; must divide embed_dims")
+    patch_size: PatchSize = Field(16, description="pixels per token side")

@@ -19,7 +19,7 @@ def test_keys_know_their_types_and_kinds() -> None:
     assert keys["training.clip_grad_norm"].types == {float, NoneType}
     assert keys["training.epochs"].kinds == ()
     assert keys["neuron.surrogate.alpha"].kinds == ("lif", "if", "plif", "klif", "clif", "glif", "psn", "rlif")
-    assert keys["neuron.backend"].values == ("auto", "torch", "triton", "cuda")
+    assert keys["neuron.backend"].values == ("auto", "torch", "native", "triton", "cuda")
     assert keys["data.name"].types == {str}
     assert set(keys["encoder.time_steps"].kinds) == {
         "stal",
@@ -30,6 +30,7 @@ def test_keys_know_their_types_and_kinds() -> None:
         "sps",
         "rate",
         "latency",
+        "direct",
     }
     assert keys["augmentation.crop_scale"].types == {tuple, NoneType}
 

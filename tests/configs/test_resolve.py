@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from yaml_texts import told, write
 
+from configs.keys import known_keys
 from configs.problems import ConfigError
 from configs.resolve import config_hash, from_dict, resolve, to_dict, with_params
 from configs.schema import ConvStalEncoder, LifNeuron, RecurrentLifNeuron, RunConfig, StalEncoder, StalSpikformerModel
@@ -154,9 +155,10 @@ def test_every_mistake_is_told_at_once_with_its_file_and_line(tmp_path: Path) ->
     assert told(error, tmp_path) == [
         "base.yaml:3: unknown key 'hidden_sise' in 'model' (did you mean 'hidden_size'?)",
         "base.yaml:5: training.epochs: expected an integer, got 'ten'",
-        "child.yaml:2: unknown key 'tau' in 'neuron' (it is a key of neuron 'lif'; neuron.name is 'rlif')",
+        "child.yaml:2: unknown key 'tau' in 'neuron' (it is a key of neuron "
+        "'lif', 'plif', 'klif', 'clif', 'ilif'; neuron.name is 'rlif')",
         "child.yaml:4: encoder.name: expected one of 'stal', 'ancestor', 'convstal', 'stalps', 'convstal_ps', 'sps', "
-        "'rate', 'latency', got 'convstl' (did you mean 'convstal' or 'convstal_ps'?)",
+        "'rate', 'latency', 'direct', got 'convstl' (did you mean 'convstal' or 'convstal_ps'?)",
         "child.yaml:7: unknown key 'omega' in 'loss' (it is a key of loss 'ce_ss'; loss.name is 'cross_entropy')",
         "child.yaml:8: training.batch_size: expected an integer, got 2.5",
         "child.yaml:8: training.seed: expected an integer, got true",
@@ -176,7 +178,10 @@ def test_every_mistake_is_told_at_once_with_its_file_and_line(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.name=transformer"], "model.name: expected one of 'stal_srnn', 'stal_spikformer', 'encoder_only', got"),
+        (
+            ["model.name=transformer"],
+            "model.name: expected one of 'stal_srnn', 'stal_spikformer', 'encoder_only', 'spikformer_cifar'",
+        ),
         (["training=3"], "training: expected a section, got 3"),
         (["training.epochs.x=3"], "unknown key 'training.epochs.x' ('training.epochs' is a value, it has no keys)"),
         (["optimizer.betas=0.9"], "optimizer.betas: expected a list, got 0.9"),
@@ -200,7 +205,7 @@ def test_a_wrong_override_is_told(tmp_path: Path, words: list[str], message: str
 def test_a_missing_model_is_one_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         resolve(write(tmp_path / "a.yaml", "training: {epochs: 3}\n"))
-    hint = "one of 'stal_srnn', 'stal_spikformer', 'encoder_only'"
+    hint = f"one of {', '.join(repr(name) for name in known_keys()['model.name'].values)}"
     assert told(error, tmp_path) == [f"a.yaml: missing key 'model.name' ({hint})"]
 
 

@@ -132,14 +132,12 @@ def loaded(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
     Raises:
         TrainerError: a sample cannot be read; the message is that of the reader, without the loader process's stack.
     """
-    message = ""
     try:
         for images, labels in loader:
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
     except TrainerError as error:
-        message = str(error).rpartition("TrainerError: ")[2].strip()
-    if message:  # raised here, for the traceback above would hold the loader processes, which then take 5 s to end
-        raise TrainerError(message)
+        error.__traceback__ = None  # it would hold the loader processes, which then take 5 s each to end
+        raise TrainerError(str(error).rpartition("TrainerError: ")[2].strip()) from error
 
 
 def allowed_workers(workers: int) -> int:

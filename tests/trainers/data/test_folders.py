@@ -161,18 +161,14 @@ def test_the_classes_of_known_sets_are_counted(tmp_path: Path, name: str, count:
         load_data(section(tmp_path, name))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_pictures_are_named(tmp_path: Path, workers: int) -> None:
+def test_damaged_pictures_are_named(tmp_path: Path) -> None:
     write_folders(tmp_path, classes=1, train=8)
     for path in (tmp_path / "train").rglob("*.JPEG"):
         path.write_bytes(path.read_bytes()[:100])
     bundle = load_data(section(tmp_path), Augmentation(horizontal_flip=0.5))
-    batches = TrainBatches(
-        bundle.train, batch_size=2, seed=0, device=CPU, transform=bundle.transform, workers=workers
-    )
-    with pytest.raises(TrainerError, match=r"^/.*\.JPEG cannot be decoded") as caught:
+    batches = TrainBatches(bundle.train, batch_size=2, seed=0, device=CPU, transform=bundle.transform)
+    with pytest.raises(TrainerError, match=r"^/.*\.JPEG cannot be decoded"):
         list(batches.epoch(0))
-    assert "Traceback" not in str(caught.value)
 
 
 def test_pictures_of_any_mode_are_rgb(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ class NeuronOptions(TypedDict, total=False):
         soft_reset: subtract the threshold instead; a switch of its own because `timm.create_model` drops every None.
         decay_input: divide the input by tau as well.
         detach_reset: let no gradient through the reset.
-        detach_membrane: let no gradient go from one time step to the step before.
         surrogate: shape of the surrogate derivative.
         surrogate_alpha: its slope.
         backend: kernel that runs the layers.
@@ -43,7 +42,6 @@ class NeuronOptions(TypedDict, total=False):
     soft_reset: bool
     decay_input: bool
     detach_reset: bool
-    detach_membrane: bool
     surrogate: str
     surrogate_alpha: float
     backend: str
@@ -54,6 +52,7 @@ class Neurons:
 
     Args:
         time_steps: time steps T, for the kinds of neurons that have parameters for each.
+        detach_membrane: let no gradient go from one time step to the step before.
         options: see `NeuronOptions`.
 
     Raises:
@@ -61,7 +60,9 @@ class Neurons:
         ValueError: an option does not fit the kind of neuron.
     """
 
-    def __init__(self, time_steps: int | None = None, **options: Unpack[NeuronOptions]) -> None:
+    def __init__(
+        self, time_steps: int | None = None, detach_membrane: bool = False, **options: Unpack[NeuronOptions]
+    ) -> None:
         unknown = options.keys() - NeuronOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"unknown arguments: {', '.join(sorted(unknown))}")
@@ -78,7 +79,7 @@ class Neurons:
         self._v_reset = None if options.get("soft_reset", False) else options.get("v_reset", 0.0)
         self._decay_input = options.get("decay_input", True)
         self._detach_reset = options.get("detach_reset", True)
-        self._detach_membrane = options.get("detach_membrane", False)
+        self._detach_membrane = detach_membrane
         self._surrogate = options.get("surrogate", "sigmoid")
         self._surrogate_alpha = options.get("surrogate_alpha", 4.0)
         self._backend = options.get("backend", "auto")

@@ -24,8 +24,7 @@ from trainers.neurons import carried_state
 
 Thresholds = Literal["intended", "as_released"]
 
-# variant -> thresholds of the interaction's two neurons and of the one after the product
-_THRESHOLDS: dict[str, tuple[float, float, float]] = {"intended": (0.3, 0.5, 0.5), "as_released": (1.0, 1.0, 1.0)}
+_INTENDED = (0.3, 0.5)  # thresholds of the interaction's two neurons
 _KERNEL = 5
 
 
@@ -129,17 +128,17 @@ class Tim(TokenTransformer):
         attn_scale: factor of the product.
         proj_bias: give the projection after the product a bias; the published code does not.
         alpha: share of the past in the queries, in [0, 1].
-        thresholds: `intended` fires on the convolution at 0.3 and on the blend at 0.5, as the authors wrote. In the
-            code that gave the published accuracy these arguments are lost, and both, and the neuron after the product,
-            have 1.0 (`as_released`): queries after the first step are then always 0, for a blend of spikes never
-            exceeds 1 and its neuron decays it.
+        thresholds: `intended` fires on the convolution at 0.3, on the blend at 0.5 and on the product at
+            `attn_v_threshold`, 0.5, as the authors wrote. In the code that gave the published accuracy these arguments
+            are lost, and all three have `v_threshold`, 1.0 (`as_released`): the queries after the first step are then
+            always 0, for the blend is at most 1 and its neuron's membrane stays below that.
         detach_membrane: let no gradient go from a membrane to the step before, in all neurons, as Brain-Cog's do; the
             port in STEP back-propagates through time.
         keep_dead_parameters: keep two layer normalisations per block that the published code never uses, so that
             totals and keys agree.
         step_by_step: see `SpikingTransformer`.
         step_logits: see `SpikingTransformer`.
-        neuron: see `NeuronOptions`. `attn_v_threshold` takes the place of the one that `thresholds` gives.
+        neuron: see `NeuronOptions`.
 
     Raises:
         ValueError: a size does not fit, a kind is unknown, or the neurons need all time steps at once.
@@ -173,11 +172,15 @@ class Tim(TokenTransformer):
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-        if thresholds not in _THRESHOLDS:
-            raise ValueError(f"thresholds must be one of {', '.join(_THRESHOLDS)}, got '{thresholds}'")
-        at_in, at_out, at_product = _THRESHOLDS[thresholds]
-        options = NeuronOptions(attn_v_threshold=at_product, detach_membrane=detach_membrane)
-        neurons = Neurons(time_steps=time_steps, **(options | neuron))
+        at_in, at_out = _INTENDED
+        match thresholds:
+            case "intended":
+                pass
+            case "as_released":
+                at_in = at_out = neuron["attn_v_threshold"] = neuron.get("v_threshold", 1.0)
+            case unknown:
+                raise ValueError(f"thresholds must be 'intended' or 'as_released', got '{unknown}'")
+        neurons = Neurons(time_steps=time_steps, detach_membrane=detach_membrane, **neuron)
         tokenizer = TOKENIZERS.create(
             embedding,
             in_channels=in_channels,

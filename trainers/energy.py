@@ -15,7 +15,10 @@ updates of membranes, and memory traffic. A count of spikes is no power; only a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -186,6 +189,19 @@ class EnergyMeter:
 
     def _count_images(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._images += len(args[0])
+
+
+def write_table(layers: Iterable[LayerEnergy], path: Path) -> None:
+    """Write what each layer did as a CSV file, one line per layer and a head with the names of the columns.
+
+    Args:
+        layers: of `EnergyMeter.layers`.
+        path: the file; its folder must be there.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(LayerEnergy)])
+        writer.writeheader()
+        writer.writerows(asdict(layer) for layer in layers)
 
 
 def _weights(sums: _Sums, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

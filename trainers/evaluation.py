@@ -17,7 +17,7 @@ from trainers.data import Samples, load_data
 from trainers.data.batches import eval_batches
 from trainers.data.bundle import SPLITS
 from trainers.determinism import derive_seed, isolated_rng, reproducible
-from trainers.energy import EnergyMeter
+from trainers.energy import EnergyMeter, write_table
 from trainers.factory import build_model
 from trainers.guards import choose_device
 from trainers.metrics import EvaluationMetrics, FiringRates
@@ -34,7 +34,7 @@ def measure(
     batch_size: int,
     seed: int,
     num_classes: int,
-    cost_table: str | None,
+    energy: EnergyMeter | None,
     between: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Run a model over a whole split and return its metrics.
@@ -50,7 +50,7 @@ def measure(
         batch_size: images per batch.
         seed: the run's seed.
         num_classes: classes of the data set.
-        cost_table: measure the energy by this table of `trainers.energy`; None does not measure it.
+        energy: a meter of the model, or None to leave its energy out.
         between: called after each batch; may raise to end the measurement.
 
     Returns:
@@ -58,7 +58,6 @@ def measure(
     """
     model.eval()
     metrics = EvaluationMetrics(num_classes if task.classifies else None)
-    energy = None if cost_table is None else EnergyMeter(model, cost_table)
     with (
         isolated_rng(derive_seed(seed, "evaluate"), task.device),
         torch.inference_mode(),
@@ -73,7 +72,12 @@ def measure(
 
 
 def evaluate(
-    checkpoint: Path, split: str = "test", *, overrides: Mapping[str, object] | None = None, threads: int | None = None
+    checkpoint: Path,
+    split: str = "test",
+    *,
+    overrides: Mapping[str, object] | None = None,
+    threads: int | None = None,
+    energy_table: Path | None = None,
 ) -> dict[str, float]:
     """Rebuild the model of a checkpoint and measure it on a split.
 
@@ -84,6 +88,7 @@ def evaluate(
         split: `train`, `val` or `test`.
         overrides: dotted keys of the configuration to new values, for a data folder or a device of this machine.
         threads: CPU threads to use; None leaves them as they are.
+        energy_table: CSV file to write what each layer did and cost to.
 
     Returns:
         Metrics named `<split>_*`; with the run's own seed, threads and device those of `val` equal what it reported.
@@ -91,17 +96,20 @@ def evaluate(
     Raises:
         CheckpointError: the file is missing, damaged, of another schema version, or does not fit the model.
         DataNotFoundError: the data set is not there.
-        TrainerError: there is no such split or device.
+        TrainerError: there is no such split or device, or the table is asked for where no energy is measured.
     """
     if split not in SPLITS:
         raise TrainerError(f"there is no split '{split}': use one of {', '.join(SPLITS)}")
     content = checkpoints.load(checkpoint)
     config = without_weights(with_params(checkpoints.config_of(content, checkpoint), overrides or {}))
+    if energy_table is not None and not config.energy.measure:
+        raise TrainerError("there is no energy to write a table of: set energy.measure true")
     device = choose_device(config.training.device)
     with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
         data = load_data(config.data, config.augmentation)
         model = build_model(config, data.shape, data.num_classes, device)
         _load_weights(model, content, checkpoint)
+        energy = energy_meter(config, model)
         measured = measure(
             make_task(config, device),
             model,
@@ -110,8 +118,10 @@ def evaluate(
             batch_size=config.training.eval_batch_size or config.training.batch_size,
             seed=config.training.seed,
             num_classes=data.num_classes,
-            cost_table=cost_table_of(config),
+            energy=energy,
         )
+    if energy is not None and energy_table is not None:
+        write_table(energy.layers(), energy_table)
     return {f"{split}_{name}": value for name, value in measured.items()}
 
 
@@ -122,9 +132,9 @@ def without_weights(config: RunConfig) -> RunConfig:
     return with_params(config, dict.fromkeys(present, None))
 
 
-def cost_table_of(config: RunConfig) -> str | None:
-    """Return the table by which a configuration wants the energy measured, or None."""
-    return config.energy.cost_table if config.energy.measure else None
+def energy_meter(config: RunConfig, model: nn.Module) -> EnergyMeter | None:
+    """Return a meter of a model's energy by the configuration's cost table, or None where it wants none."""
+    return EnergyMeter(model, config.energy.cost_table) if config.energy.measure else None
 
 
 def _load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:

@@ -96,6 +96,7 @@ class _Qkformer(SpikingTransformerModel):
     attention: tuple[AttentionKind, ...] = Field(
         (), description="product per stage; empty is qk_token, and ssa in the last"
     )
+    attn_scale: Positive = Field(0.125, description="constant factor of q k^T v")
     stage_depths: tuple[Count, ...] = Field((), description="blocks per stage; empty follows from depth")
     proj_state: Literal["per_sample", "batch_leak"] = Field(
         "per_sample", description="batch_leak carries the membrane over the batch, as published weights were trained"

@@ -26,6 +26,9 @@ def command(
     checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Checkpoint file, or the folder of a run.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    energy_table: Annotated[
+        Path | None, typer.Option(help="CSV file for what each layer did: spikes, operations, energy.")
+    ] = None,
 ) -> None:
     """Measure the model of a checkpoint on a split.
 
@@ -33,7 +36,7 @@ def command(
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     path = checkpoint_of(checkpoint)
-    measured = evaluate(path, split, overrides=read_overrides(ctx), threads=threads)
+    measured = evaluate(path, split, overrides=read_overrides(ctx), threads=threads, energy_table=energy_table)
     console = Console(highlight=False)
     console.print(f"{path}, split {split}", soft_wrap=True, markup=False)
     table = Table("metric", "value", box=None, pad_edge=False, header_style="bold")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 # isort: split
 from spikingjelly.activation_based.op_counter import DispatchCounterMode, MACCounter, SynOpCounter
 
-from trainers.energy import COST_TABLES, EnergyMeter, LayerEnergy
+from trainers.energy import COST_TABLES, EnergyMeter, LayerEnergy, write_table
 from trainers.models.attention import QkTokenAttention, SpikeDrivenSelfAttention, SpikingSelfAttention
 from trainers.models.neuron_options import Neurons
 from trainers.neurons import RecurrentLif, make_lif
@@ -220,3 +222,12 @@ def test_nothing_that_ran_is_an_error() -> None:
     meter = EnergyMeter(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="no image has run"):
         meter.compute()
+
+
+def test_the_table_has_a_line_per_layer(images: Tensor, tmp_path: Path) -> None:
+    meter, layers = measured(Net(), images)
+    write_table(meter.layers(), tmp_path / "energy.csv")
+    with (tmp_path / "energy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == ["conv", "fc"]
+    assert float(rows[0]["macs"]) == layers["conv"].macs

@@ -113,6 +113,7 @@ class QkFormer(SpikingTransformer):
         time_steps: time steps T of a static image.
         patch_size: pixels per side of a token of the last stage: 4, 8 or 16 (`imagenet`: or 32; `dvs`: 2 to 32).
         attention: per stage, a product of `trainers.models.attention.PRODUCTS`; by default `qk_token`, and `ssa` last.
+        attn_scale: factor of the product of `ssa`, a constant in the published code, not d^-1/2.
         stage_depths: blocks per stage, instead of what the layout makes of `depth`.
         proj_state: what the last neuron of `ssa` takes as time. `per_sample` is what the paper says. The published
             code lets the T*B images of a batch follow each other in one membrane, and all published weights were
@@ -142,6 +143,7 @@ class QkFormer(SpikingTransformer):
         time_steps: int = 4,
         patch_size: int = 4,
         attention: Sequence[str] = (),
+        attn_scale: float = 0.125,
         stage_depths: Sequence[int] = (),
         proj_state: ProjState = "per_sample",
         step_by_step: bool = False,
@@ -173,7 +175,17 @@ class QkFormer(SpikingTransformer):
             Stage(
                 embed,
                 [
-                    _block(width, num_heads, mlp_ratio, neurons, product=product, proj_state=proj_state)
+                    Block(
+                        SpikingAttention(
+                            width,
+                            num_heads,
+                            neurons,
+                            product=product,
+                            scale=attn_scale,
+                            proj_state=proj_state if product == "ssa" else "per_sample",  # the leak is in this one
+                        ),
+                        SpikingMlp(width, int(width * mlp_ratio), neurons),
+                    )
                     for _ in range(blocks)
                 ],
             )
@@ -197,19 +209,6 @@ def _embeddings(plan: Layout, in_channels: int, dim: int, pools: int, neurons: N
     yield PatchEmbedding(first, plan.pool_order[:pools], len(plan.stem), neurons)
     for before, divisor in zip(plan.stages, plan.stages[1:], strict=False):
         yield PatchEmbedding([dim // before, dim // divisor, dim // divisor], {plan.later_pool}, 0, neurons)
-
-
-def _block(
-    dim: int, num_heads: int, mlp_ratio: float, neurons: Neurons, *, product: str, proj_state: ProjState
-) -> Block:
-    attention = SpikingAttention(
-        dim,
-        num_heads,
-        neurons,
-        product=product,
-        proj_state=proj_state if product == "ssa" else "per_sample",  # the published leak is in this one alone
-    )
-    return Block(attention, SpikingMlp(dim, int(dim * mlp_ratio), neurons))
 
 
 def _depths(plan: Layout, depth: int) -> tuple[int, ...]:

@@ -97,6 +97,7 @@ class SdtAttention(SpikingAttention):
         num_heads: heads; must divide D.
         neurons: makes the spiking layers.
         attention: the product, by its name in `trainers.models.attention.PRODUCTS`.
+        attn_scale: factor of the products that have one.
         event_pooling: max-pool k and v over 3 x 3 pixels, and the products over 3 tokens x 3 channels.
         keep_dead_parameters: keep those that the published code never uses.
 
@@ -111,13 +112,16 @@ class SdtAttention(SpikingAttention):
         neurons: Neurons,
         *,
         attention: str,
+        attn_scale: float,
         event_pooling: bool,
         keep_dead_parameters: bool,
     ) -> None:
         if event_pooling and attention != "sdsa":
             raise ValueError(f"event_pooling is a part of attention 'sdsa', got attention '{attention}'")
         product = EventPooledAttention(neurons) if event_pooling else attention
-        super().__init__(dim, num_heads, neurons, product=product, input_neuron=True, output_neuron=False)
+        super().__init__(
+            dim, num_heads, neurons, product=product, scale=attn_scale, input_neuron=True, output_neuron=False
+        )
         self.event_pooling = event_pooling
         if keep_dead_parameters:
             self.talking_heads = nn.Conv1d(num_heads, num_heads, kernel_size=1, bias=False)
@@ -163,6 +167,7 @@ class Sdt(TokenTransformer):
         time_steps: time steps T of a static image.
         patch_size: side of a token's patch in pixels: 1, 2, 4, 8 or 16.
         attention: `sdsa`, or another product of `trainers.models.attention.PRODUCTS`.
+        attn_scale: factor of the products that have one; `sdsa` has none.
         event_pooling: pool k, v and the products of SDSA as the released code does for CIFAR10-DVS.
         inner_shortcut: with mlp_ratio 1, give each half of an MLP its own shortcut as the released code does.
         keep_dead_parameters: keep the parameters that the published code never uses, so that totals and keys agree.
@@ -190,6 +195,7 @@ class Sdt(TokenTransformer):
         time_steps: int = 4,
         patch_size: int = 4,
         attention: str = "sdsa",
+        attn_scale: float = 0.125,
         event_pooling: bool = False,
         inner_shortcut: bool = True,
         keep_dead_parameters: bool = True,
@@ -210,6 +216,7 @@ class Sdt(TokenTransformer):
                         num_heads,
                         neurons,
                         attention=attention,
+                        attn_scale=attn_scale,
                         event_pooling=event_pooling,
                         keep_dead_parameters=keep_dead_parameters,
                     ),

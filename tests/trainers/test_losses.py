@@ -141,3 +141,19 @@ def test_pixels_come_first_in_the_encoder_loss_of_each_channel() -> None:
     torch.testing.assert_close(MultiChannelEncoderLoss()(steps, x, z1, z2), expected)
     flat = (steps.flatten(2), x.flatten(2), z1.flatten(2), z2.flatten(2))
     torch.testing.assert_close(MultiChannelEncoderLoss()(*flat), expected)
+
+
+@pytest.mark.parametrize("targets", [TARGETS, SOFT])
+def test_tet_is_the_mean_over_steps_of_the_cross_entropy_and_draws_logits_to_a_mean(targets: Tensor) -> None:
+    steps = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(1))
+    loss = LOSSES.create("tet", lamb=0.05, mean=1.0, label_smoothing=0.1)
+    entropy = torch.stack([F.cross_entropy(logits, targets, label_smoothing=0.1) for logits in steps]).mean()
+    expected = 0.95 * entropy + 0.05 * F.mse_loss(steps, torch.ones_like(steps))
+    torch.testing.assert_close(loss(steps, targets, embeddings=None, epoch=3, images=IMAGES), expected)
+    assert isinstance(loss, TaskLoss)
+    assert not loss.needs_embeddings
+
+
+def test_tet_wants_the_logits_of_each_step() -> None:
+    with pytest.raises(ValueError, match=r"logits of each step \[T, B, K\], got \(4, 3\)"):
+        LOSSES.create("tet")(LOGITS, TARGETS)

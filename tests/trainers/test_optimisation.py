@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from configs.schema import Augmentation, Optimizer, Schedule, Training
-from trainers.optimisation import Updater, make_mixup, make_optimizer, make_schedule
+from trainers.optimisation import Updater, effective_learning_rate, make_mixup, make_optimizer, make_schedule
 from trainers.protocol import TrainerError
 
 CPU = torch.device("cpu")
@@ -82,6 +82,14 @@ def test_state_is_taken_over_whole() -> None:
             {"name": "cosine", "warmup_epochs": 2, "warmup_learning_rate": 0.1},
             [0.1, 0.55, *((1 + np.cos(np.pi * e / 6)) / 2 for e in range(2, 6))],
         ),
+        (
+            {"name": "cosine", "cooldown_epochs": 2, "min_learning_rate": 0.1},
+            [*(0.1 + 0.9 * (1 + np.cos(np.pi * e / 4)) / 2 for e in range(4)), 0.1, 0.1],
+        ),
+        (
+            {"name": "cosine", "warmup_epochs": 2, "warmup_prefix": True},
+            [0.0, 0.5, *((1 + np.cos(np.pi * e / 4)) / 2 for e in range(4))],
+        ),
     ],
 )
 def test_learning_rate_of_each_epoch(section: dict[str, object], expected: list[float]) -> None:
@@ -92,6 +100,32 @@ def test_learning_rate_of_each_epoch(section: dict[str, object], expected: list[
         schedule.step(epoch)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx(expected)
+
+
+def test_a_schedule_per_step_sets_the_rate_of_each_update() -> None:
+    """QKFormer's on ImageNet: linear from 0, then half a cosine over what is left (arXiv 2403.16552)."""
+    section = Schedule(name="cosine", per="step", warmup_epochs=1, warmup_prefix=True, min_learning_rate=0.1)
+    optimizer = make_optimizer(nn.Linear(2, 2), Optimizer(learning_rate=1.0))
+    schedule = make_schedule(optimizer, section, epochs=3, updates_per_epoch=4)
+    rates = []
+    for update in range(12):
+        schedule.step(update // 4)  # does nothing for this kind
+        schedule.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.75, *(0.1 + 0.45 * (1 + np.cos(np.pi * t / 8)) for t in range(8))])
+
+
+@pytest.mark.parametrize(("per_images", "expected"), [(None, 6e-4), (256, 6e-4 * 512 / 256), (1024, 6e-4 / 2)])
+def test_the_learning_rate_grows_with_the_images_of_an_update(per_images: int | None, expected: float) -> None:
+    section = Optimizer(learning_rate=6e-4, scale_lr_by_batch=per_images)
+    rate = effective_learning_rate(section, Training(batch_size=64, accumulation_steps=8))
+    assert rate == pytest.approx(expected)
+    made = make_optimizer(nn.Linear(2, 2), section, rate)
+    assert {group["lr"] for group in made.param_groups} == {rate}
+
+
+def test_lamb_is_there() -> None:
+    assert type(make_optimizer(nn.Linear(2, 2), Optimizer(name="lamb"))).__name__ == "Lamb"
 
 
 def test_weight_decay_spares_norms_and_biases_when_asked() -> None:
@@ -133,3 +167,22 @@ def test_mixing_gives_probabilities_and_is_off_by_default() -> None:
     _, plain = mixup(images, torch.tensor([1, 2, 3, 4]))
     assert torch.equal(plain.argmax(1), torch.tensor([1, 2, 3, 4]))
     assert set(plain.flatten().tolist()) == {0.0, 1.0}
+
+
+def test_clips_are_mixed_in_the_plane_of_their_frames() -> None:
+    clips = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 3, 2, 8, 8).clone()
+    mixup = make_mixup(Augmentation(mixup=1.0), 4)
+    assert mixup is not None
+    np.random.seed(1)
+    mixed, targets = mixup(clips.clone(), torch.arange(4))
+    share = targets[0, 0].item()
+    assert 0 < share < 1
+    assert torch.allclose(mixed, share * clips + (1 - share) * clips.flip(0))
+    cutmix = make_mixup(Augmentation(cutmix=1.0), 4)
+    assert cutmix is not None
+    np.random.seed(2)
+    cut, targets = cutmix(clips.clone(), torch.arange(4))
+    foreign = cut != clips
+    assert torch.equal(foreign, foreign[:1, :1, :1].expand_as(foreign))  # one rectangle for all frames and polarities
+    assert foreign[0, 0, 0].float().mean().item() == pytest.approx(1 - targets[0, 0].item())
+    assert 0 < targets[0, 0] < 1

@@ -17,6 +17,7 @@ from configs.problems import ConfigError
 from configs.resolve import config_hash
 from orchestrator.database import Database, database_now
 from orchestrator.ledger import ForeignTrialError, Ledger
+from orchestrator.placement import shape_of
 from orchestrator.sampler import make_sampler
 from orchestrator.study import Study
 from orchestrator.tables import EndReason, JobRow, JobState, MetricRow
@@ -72,19 +73,28 @@ class AskTell:
                 self._seed_sampler(trial.number)
                 self._queue(Trial(self._optuna, trial._trial_id))
 
-    def ask(self) -> int:
-        """Ask Optuna for one trial and queue it; return its number."""
-        while True:
-            with self._database.read() as connection:
-                self._ledger.notice(connection)
-            self._seed_sampler(self._ledger.next_number)
-            trial = self._optuna.ask()
-            try:
-                self._queue(trial)
-            except ForeignTrialError:  # enqueued at this very moment, and next in turn
-                self._ledger.reload()
-            else:
-                return trial.number
+    def recover(self) -> None:
+        """Read everything again after the database was away: nobody knows what of the last write has reached it."""
+        self._ledger.reload()
+        self.told = self._count_told()
+
+    def ask(self) -> int | None:
+        """Ask Optuna for one trial and queue it.
+
+        Returns:
+            Its number; None where another trial has come first, so that there may be none left to ask for. It was
+            enqueued at this very moment, or it is this one, whose first write had arrived although its answer was lost.
+        """
+        with self._database.read() as connection:
+            self._ledger.notice(connection)
+        self._seed_sampler(self._ledger.next_number)
+        trial = self._optuna.ask()
+        try:
+            self._queue(trial)
+        except ForeignTrialError:
+            self._ledger.reload()
+            return None
+        return trial.number
 
     def tell_ended(self) -> list[int]:
         """Tell Optuna of every job that has ended since; return the trial numbers, in the order they ended."""
@@ -94,10 +104,11 @@ class AskTell:
         curves = self._last_metrics([row.id for row in ended])
         for row in ended:
             self._tell(row, curves.get(row.id, {}))
+        self._write(lambda connection, _: connection.execute(_told(row.id for row in ended)))
+        for row in ended:
             self.told += 1
             if row.end_reason != EndReason.CANCELLED:  # that a person ended it says nothing about the study
                 self.failures_in_row = self.failures_in_row + 1 if row.state == JobState.FAILED else 0
-        self._write(lambda connection, _: connection.execute(_told(row.id for row in ended)))
         return [row.trial_number for row in ended]
 
     def _write(self, beside: Callable[[Connection, Mapping[int, int]], object]) -> None:
@@ -137,7 +148,9 @@ class AskTell:
             values |= {"config": base, "config_hash": "", "state": JobState.FAILED, "end_reason": EndReason.ERROR}
             values |= {"end_detail": str(error), "ended_at": database_now()}
         else:
-            values |= {"config": config.model_dump(mode="json"), "config_hash": config_hash(config)}
+            plain = config.model_dump(mode="json")
+            values |= {"config": plain, "config_hash": config_hash(config)}
+            values |= {"shape_hash": shape_of(plain, self._study.checked.space.trainer)}
         self._write(
             lambda connection, ids: connection.execute(
                 insert(JobRow).values(values | {"optuna_trial_id": ids.get(trial._trial_id, trial._trial_id)})

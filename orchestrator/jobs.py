@@ -12,6 +12,8 @@ from sqlalchemy import Connection, ScalarSelect, case, func, insert, select, upd
 from orchestrator.database import Database, database_now
 from orchestrator.errors import LeaseLostError
 from orchestrator.faults import POLICIES, can_halve, next_state, with_smaller_batches
+from orchestrator.gpu_room import fitting
+from orchestrator.placement import Seat
 from orchestrator.tables import (
     AttemptRow,
     EndReason,
@@ -36,6 +38,7 @@ class WorkerIdentity:
         process_started: start time of that process; tells a re-used process id from the same process.
         device: "cpu" or "cuda:N".
         threads: CPU threads a trial of this worker gets.
+        seat: its share of a GPU; None on the CPU.
     """
 
     id: str
@@ -44,6 +47,7 @@ class WorkerIdentity:
     process_started: float
     device: str
     threads: int
+    seat: Seat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,9 @@ def register_worker(connection: Connection, worker: WorkerIdentity, study_id: in
             pid=worker.pid,
             process_started=worker.process_started,
             device=worker.device,
+            gpu=worker.seat and worker.seat.gpu,
+            gpu_memory_mb=worker.seat and worker.seat.memory_mb,
+            gpu_share_mb=worker.seat and worker.seat.share_mb,
             threads=worker.threads,
             started_at=database_now(),
             last_beat=database_now(),
@@ -108,7 +115,7 @@ def beat(connection: Connection, worker_id: str) -> None:
 
 
 def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None = None) -> Claim | None:
-    """Take the next pending job of a study that runs, or None.
+    """Take the next pending job of a study that runs and whose trial fits on the worker's GPU, or None.
 
     One statement finds and takes it, so no two workers ever hold the same job: PostgreSQL skips rows that another has
     locked, SQLite has the writer's lock for the whole transaction.
@@ -119,7 +126,9 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
         study_id: only jobs of this study; None takes any.
     """
     running = select(StudyRow.id).where(StudyRow.state == StudyState.RUNNING)
-    pending = select(JobRow.id).where(JobRow.state == JobState.PENDING, JobRow.study_id.in_(running))
+    pending = select(JobRow.id).where(
+        JobRow.state == JobState.PENDING, JobRow.study_id.in_(running), fitting(connection, worker.seat)
+    )
     if study_id is not None:
         pending = pending.where(JobRow.study_id == study_id)
     pending = pending.order_by(JobRow.priority, JobRow.id).limit(1)

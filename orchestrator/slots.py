@@ -1,7 +1,8 @@
-"""Where trials can run on this machine: one slot per GPU, or shares of the CPU cores."""
+"""Where trials can run on this machine: shares of its GPUs, or of its CPU cores."""
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from orchestrator.placement import Seat
 
 MOST_CPU_WORKERS = 8
 
@@ -22,6 +25,7 @@ class Gpu:
     name: str
     memory_mb: int
     driver: str
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,12 @@ class Slot:
     Args:
         device: "cpu" or "cuda:N".
         threads: CPU threads of a trial there.
+        seat: its share of the GPU; None on the CPU.
     """
 
     device: str
     threads: int
+    seat: Seat | None = None
 
 
 @cache
@@ -51,13 +57,22 @@ def gpus() -> tuple[Gpu, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 4]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    wanted = None if visible is None else [part.strip() for part in visible.split(",") if part.strip()]
-    return tuple(
-        Gpu(f"cuda:{index}", name, int(float(memory)), driver)
-        for index, identity, name, memory, driver in rows
-        if wanted is None or index in wanted or any(identity.startswith(part) for part in wanted)
+    found = tuple(
+        Gpu(f"cuda:{index}", name, int(float(memory)), driver, uuid) for index, uuid, name, memory, driver in rows
     )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else _visible(found, visible)
+
+
+def _visible(found: tuple[Gpu, ...], visible: str) -> tuple[Gpu, ...]:
+    """Choose as CUDA does: by number or beginning of a UUID, in the order given, up to the first that is wrong."""
+    chosen: list[Gpu] = []
+    for part in (part.strip() for part in visible.split(",")):
+        gpu = next((g for g in found if part and (g.device == f"cuda:{part}" or g.uuid.startswith(part))), None)
+        if gpu is None or gpu in chosen:
+            break
+        chosen.append(gpu)
+    return tuple(chosen)
 
 
 def cpu_cores() -> int:
@@ -65,20 +80,32 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def slots(workers: int | Literal["auto"] = "auto", threads: int | Literal["auto"] = "auto") -> list[Slot]:
+def slots(
+    workers: int | Literal["auto"] = "auto",
+    threads: int | Literal["auto"] = "auto",
+    per_gpu: int | None = None,
+    gpu_fraction: float | None = None,
+) -> list[Slot]:
     """Share this machine out.
 
     Args:
-        workers: how many trials at once; "auto" is one per GPU, or one per CPU core (at most 8) without a GPU.
+        workers: how many trials at once; "auto" fills every GPU, or takes one per CPU core (at most 8) without a GPU.
         threads: CPU threads of each; "auto" shares the cores out so that nothing is oversubscribed.
+        per_gpu: trials at once on each GPU; None takes one, or as many as `gpu_fraction` says.
+        gpu_fraction: share of a GPU's memory that a trial counts for until one like it has been measured, in (0, 1].
 
     Returns:
         One slot per worker; with GPUs the workers go round them.
     """
     found = gpus()
-    count = workers if workers != "auto" else len(found) or min(cpu_cores(), MOST_CPU_WORKERS)
+    on_each = per_gpu or (math.floor(1.0 / gpu_fraction + 1e-9) if gpu_fraction else 1)
+    count = workers if workers != "auto" else len(found) * on_each or min(cpu_cores(), MOST_CPU_WORKERS)
     each = threads if threads != "auto" else max(1, cpu_cores() // max(count, 1))
-    return [Slot(found[number % len(found)].device if found else "cpu", each) for number in range(count)]
+    if not found:
+        return [Slot("cpu", each)] * count
+    fraction = gpu_fraction or 1.0 / (per_gpu or math.ceil(count / len(found)))
+    chosen = [found[number % len(found)] for number in range(count)]
+    return [Slot(gpu.device, each, Seat(gpu.uuid, gpu.memory_mb, fraction * gpu.memory_mb)) for gpu in chosen]
 
 
 @cache

@@ -119,6 +119,7 @@ def identity(slot: Slot) -> WorkerIdentity:
         process_started=process.create_time(),
         device=slot.device,
         threads=slot.threads,
+        seat=slot.seat,
     )
 
 

@@ -190,10 +190,26 @@ class Budget(Section):
 class Workers(Section):
     """How many trials run at once on this machine."""
 
-    count: Count | Literal["auto"] = Field(
-        "auto", description="trials at once; auto takes one per GPU, or shares the cores"
-    )
+    count: Count | Literal["auto"] = Field("auto", description="trials at once; auto fills every GPU, or the cores")
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads of each trial; auto shares the cores")
+    per_gpu: Count | None = Field(None, description="trials at once on each GPU; null takes one")
+    gpu_fraction: float | None = Field(
+        None, gt=0.0, le=1.0, description="share of a GPU's memory for each trial; decides `per_gpu`"
+    )
+
+    @model_validator(mode="after")
+    def _shares_once(self) -> Self:
+        if self.per_gpu is not None and self.gpu_fraction is not None:
+            raise ValueError("`per_gpu` and `gpu_fraction` say the same thing; remove one")
+        return self
+
+
+class Checkpoints(Section):
+    """How long the checkpoints of trials stay on disk."""
+
+    keep: Literal["front", "all", "none"] = Field(
+        "front", description="of ended trials: those on the front and the one that finished last, all, or none"
+    )
 
 
 class Space(Section):
@@ -212,6 +228,7 @@ class Space(Section):
     sampler: Sampler = Sampler()
     budget: Budget = Budget()
     workers: Workers = Workers()
+    checkpoints: Checkpoints = Checkpoints()
     max_failures_in_row: Count = Field(3, description="the study stops when so many trials fail one after another")
     trainer: str = Field(
         "trainers:train", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:function that trains one trial"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,31 @@ StorageOption = Annotated[
 ]
 WorkersOption = Annotated[str, typer.Option("--workers", "-w", help="Trials at once on this machine, or auto.")]
 ThreadsOption = Annotated[str, typer.Option("--threads", help="CPU threads of each trial, or auto.")]
+
+PerGpuOption = Annotated[
+    int | None, typer.Option("--per-gpu", min=1, help="Trials at once on each GPU; one by default.", show_default=False)
+]
+GpuFractionOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gpu-fraction", min=0.01, max=1.0, help="Share of a GPU's memory for each trial.", show_default=False
+    ),
+]
+
+
+def shares_of(per_gpu: int | None, gpu_fraction: float | None) -> dict[str, Any]:
+    """Return how GPUs are shared, as `orchestrator.slots.slots` takes it.
+
+    Args:
+        per_gpu: trials at once on each GPU.
+        gpu_fraction: share of a GPU's memory for each trial.
+
+    Raises:
+        typer.BadParameter: both are given.
+    """
+    if per_gpu is not None and gpu_fraction is not None:
+        raise typer.BadParameter("--per-gpu and --gpu-fraction say the same thing; give one")
+    return {"per_gpu": per_gpu, "gpu_fraction": gpu_fraction}
 
 
 def count_or_auto(text: str, option: str) -> int | Literal["auto"]:

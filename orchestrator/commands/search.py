@@ -14,11 +14,14 @@ from configs.problems import mask_credentials
 from orchestrator.ask_tell import AskTell
 from orchestrator.commands.options import (
     OVERRIDES,
+    GpuFractionOption,
+    PerGpuOption,
     StorageOption,
     ThreadsOption,
     WorkersOption,
     count_or_auto,
     overrides_of,
+    shares_of,
 )
 from orchestrator.controller import Controller
 from orchestrator.database import Database, open_database, storage_url
@@ -48,6 +51,8 @@ def command(
     study: Annotated[str | None, typer.Option(help="Name of the study; the space's own name by default.")] = None,
     workers: WorkersOption = "",
     threads: ThreadsOption = "",
+    per_gpu: PerGpuOption = None,
+    gpu_fraction: GpuFractionOption = None,
     storage: StorageOption = None,
     runs_dir: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and reports.")] = Path("runs"),
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value on the base configuration.")] = None,
@@ -64,9 +69,12 @@ def command(
     if dry_run:
         show_samples(console, checked)
         return
+    shares = shares_of(per_gpu, gpu_fraction)
+    section = checked.space.workers
     places = slots(
-        count_or_auto(workers or str(checked.space.workers.count), "--workers"),
-        count_or_auto(threads or str(checked.space.workers.threads), "--threads"),
+        count_or_auto(workers or str(section.count), "--workers"),
+        count_or_auto(threads or str(section.threads), "--threads"),
+        **(shares if any(shares.values()) else shares_of(section.per_gpu, section.gpu_fraction)),
     )
     require_trainer(checked.space.trainer)
     require_data(checked.base.data)

@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.commands.options import StorageOption, ThreadsOption, WorkersOption, count_or_auto
+from orchestrator.commands.options import (
+    GpuFractionOption,
+    PerGpuOption,
+    StorageOption,
+    ThreadsOption,
+    WorkersOption,
+    count_or_auto,
+    shares_of,
+)
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.schema import open_ready
 from orchestrator.slots import slots
@@ -24,6 +32,8 @@ def command(
     study: Annotated[str | None, typer.Option(help="Work for this study only; by default for every study.")] = None,
     workers: WorkersOption = "auto",
     threads: ThreadsOption = "auto",
+    per_gpu: PerGpuOption = None,
+    gpu_fraction: GpuFractionOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Help running studies with the GPUs or cores of this machine, until Ctrl-C.
@@ -33,7 +43,8 @@ def command(
     console = Console(highlight=False)
     database = open_ready(storage)
     study_id = require_row(database, study).id if study else None
-    places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"))
+    shares = shares_of(per_gpu, gpu_fraction)
+    places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"), **shares)
     executor = LocalExecutor(database.url, study_id, places, OUR_TRAINER)
     stop = threading.Event()
     interrupts = 0

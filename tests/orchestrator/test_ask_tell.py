@@ -11,9 +11,11 @@ import yaml
 from sqlalchemy import delete, select, update
 
 from orchestrator.ask_tell import AskTell
+from orchestrator.control import begin
 from orchestrator.database import Database, open_database
 from orchestrator.errors import StudyMismatchError, StudyNotFoundError
-from orchestrator.jobs import WorkerIdentity, claim, finish, record_epochs
+from orchestrator.jobs import WorkerIdentity, claim, finish
+from orchestrator.records import record_epochs
 from orchestrator.sampler import MAKERS
 from orchestrator.study import Study, find_row, open_study, require_row
 from orchestrator.tables import EndReason, JobRow, JobState
@@ -233,6 +235,7 @@ def test_budget_and_workers_may_change_between_starts(database: Database, tmp_pa
     again = opened(database, space(tmp_path, budget={"trials": 9}, workers={"count": 3}), trials=11)
     assert again.resumed
     assert again.budget == 11
+    begin(database, again.id, again.budget)  # as the controller does that gets the study
     row = find_row(database, "tiny")
     assert row is not None
     assert row.budget_trials == 11

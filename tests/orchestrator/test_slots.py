@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from orchestrator import slots as module
+from orchestrator.placement import Seat
 from orchestrator.slots import Gpu, Slot, cpu_cores, gpus, host_identity, slots
 
 SMI = "0, GPU-aaa, NVIDIA H100, 81559, 570.1\n1, GPU-bbb, NVIDIA H100, 81559, 570.1\n"
@@ -29,13 +31,49 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_gpus")
 def test_every_visible_gpu_is_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cpu_cores", lambda: 16)
-    assert gpus()[1] == Gpu("cuda:1", "NVIDIA H100", 81559, "570.1")
-    assert slots() == [Slot("cuda:0", 8), Slot("cuda:1", 8)]
-    assert [slot.device for slot in slots(workers=3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert gpus()[1] == Gpu("cuda:1", "NVIDIA H100", 81559, "570.1", "GPU-bbb")
+    whole = [Seat(f"GPU-{letter * 3}", 81559, 81559.0) for letter in "ab"]
+    assert slots() == [Slot("cuda:0", 8, whole[0]), Slot("cuda:1", 8, whole[1])]
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize(("visible", "devices"), [("1", ["cuda:1"]), ("GPU-a", ["cuda:0"]), ("", [])])
+@pytest.mark.parametrize(
+    ("asked", "devices", "share"),
+    [
+        ({"workers": 3}, "010", 0.5),
+        ({"per_gpu": 2}, "0101", 0.5),
+        ({"gpu_fraction": 0.25}, "01010101", 0.25),
+        ({"gpu_fraction": 0.6}, "01", 0.6),
+        ({"gpu_fraction": 1 / 3}, "010101", 1 / 3),
+        ({"workers": 2, "gpu_fraction": 0.4}, "01", 0.4),
+        ({"workers": 1, "per_gpu": 3}, "0", 1 / 3),
+    ],
+)
+def test_workers_go_round_the_gpus_and_share_their_memory(asked: dict[str, Any], devices: str, share: float) -> None:
+    found = slots(**asked)
+    assert [slot.device for slot in found] == [f"cuda:{digit}" for digit in devices]
+    assert [slot.seat.share_mb for slot in found if slot.seat] == pytest.approx([share * 81559] * len(devices))
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_the_cores_are_shared_among_the_workers_of_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cpu_cores", lambda: 16)
+    assert {slot.threads for slot in slots(per_gpu=4)} == {2}
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [
+        ("1", ["cuda:1"]),
+        ("GPU-a", ["cuda:0"]),
+        ("", []),
+        ("1,0", ["cuda:1", "cuda:0"]),
+        ("GPU-bbb, 0", ["cuda:1", "cuda:0"]),
+        ("0,-1,1", ["cuda:0"]),
+        ("5,0", []),
+    ],
+)
 def test_cuda_visible_devices_is_respected(monkeypatch: pytest.MonkeyPatch, visible: str, devices: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpu.device for gpu in gpus()] == devices

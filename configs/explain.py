@@ -17,6 +17,7 @@ Find = Callable[[str], Where]
 Hint = Callable[[str, Sequence[str]], str]
 Path = tuple[str | int, ...]
 
+MOST_LISTED = 8  # kinds that a message lists although it knows a near one
 _EXPECTED = {
     "int_type": "an integer",
     "int_parsing": "an integer",
@@ -141,7 +142,10 @@ def _wrong_kind(refusal: _Refusal) -> list[Problem]:
     given = refusal.detail["input"][discriminator]
     key = f"{refusal.key}.{discriminator}"
     hint = did_you_mean(given, names) if isinstance(given, str) else ""
-    return [refusal.problem(f"{key}: expected one of {_quoted(names)}, got {shown(given)}", _near_only(hint), key)]
+    near = _near_only(hint)
+    if near and len(names) > MOST_LISTED:
+        return [refusal.problem(f"{key}: unknown kind {shown(given)}", near, key)]
+    return [refusal.problem(f"{key}: expected one of {_quoted(names)}, got {shown(given)}", near, key)]
 
 
 def _kinds_at(refusal: _Refusal) -> tuple[str, list[str]]:

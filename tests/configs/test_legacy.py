@@ -326,7 +326,7 @@ def test_the_second_width_counts_only_for_a_classifier_with_stal(
             "  kernel_size: 5",
             "6: unknown key 'kernel_size' in 'model' (only an encoder trained alone",
         ),
-        ("    name: convstal", "    name: convstall", "8: encoder.name: expected one of"),
+        ("    name: convstal", "    name: convstall", "8: encoder.name: unknown kind 'convstall'"),
         (
             "  name: srnn",
             "  name: srn",

@@ -131,10 +131,10 @@ def test_mistakes_of_the_space_its_base_and_the_command_line_come_together(folde
             "training.amp: {type: categorical, choices: [off, fp8]}",
             "training.amp: expected 'off', 'fp16' or 'bf16', got 'fp8'",
         ),
-        ("encoder.name: {type: categorical, choices: [convstal, stl]}", "encoder.name: expected one of"),
+        ("encoder.name: {type: categorical, choices: [convstal, stl]}", "encoder.name: unknown kind 'stl'"),
         (
             "encoder.l2_size: {type: int, low: 8, high: 16}",
-            "unknown key 'l2_size' in 'encoder' (it is a key of encoder 'stal' and 'ancestor'; encoder.name is",
+            "unknown key 'l2_size' in 'encoder' (it is a key of encoder 'stal', 'ancestor'; encoder.name is",
         ),
         (
             "encoder.surrogate.alpha: {type: int, low: 8, high: 16}",

@@ -79,7 +79,7 @@ def test_wheel_carries_every_module_and_yaml_file(tmp_path: Path) -> None:
         path.relative_to(source).as_posix()
         for package in PACKAGES
         for path in (source / package).rglob("*")
-        if path.suffix in {".py", ".yaml"} or path.name == "py.typed"
+        if path.suffix in {".py", ".yaml", ".c"} or path.name == "py.typed"
     }
     assert wanted - shipped == set()
     assert {name.split("/")[0] for name in shipped if ".dist-info" not in name} == set(PACKAGES)

@@ -6,9 +6,10 @@ import functools
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 
@@ -16,12 +17,16 @@ import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based import surrogate as surrogate_functions
 
+from trainers.native import lif as native
+from trainers.native.library import NoCompilerError
 from trainers.neuron_kernels import LifDynamics, lif
 
-BACKENDS = ("auto", "torch", "triton", "cuda")
+BACKENDS = ("auto", "torch", "native", "triton", "cuda")
 FUSED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _SELECTION_VARIABLE = "SJ_LIF_CUDA_IMPLEMENTATION"  # spikingjelly reads it when its LIF operators are first loaded
 _OPERATORS = "spikingjelly._ops.lif"
+_DISAGREES = "its spikes or gradients differ from those of torch on a small case"
+_TRIAL = LifDynamics(2.0, 1.0, 0.0, decay_input=True, detach_reset=True, surrogate="sigmoid", alpha=4.0)
 
 
 def choose_backend(requested: str, device: torch.device) -> str:
@@ -30,11 +35,11 @@ def choose_backend(requested: str, device: torch.device) -> str:
     The answer is kept per process. A fused kernel must give the same spikes and gradients as torch on a small case.
 
     Args:
-        requested: `auto` (the fastest there is), `torch`, `triton` or `cuda`.
+        requested: `auto` (the fastest there is), `torch`, `native` (C, for a CPU), `triton` or `cuda`.
         device: where the layers run.
 
     Returns:
-        `torch`, `triton` or `cuda`. What differs from an explicit request is warned about, once.
+        `torch`, `native`, `triton` or `cuda`. What differs from an explicit request is warned about, once.
     """
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -43,10 +48,36 @@ def choose_backend(requested: str, device: torch.device) -> str:
 
 @functools.cache
 def _choose_backend(requested: str, device: torch.device) -> str:
-    if device.type != "cuda" or requested == "torch":
-        if requested in ("triton", "cuda"):
-            _warn_fallback(requested, device, "it needs an NVIDIA GPU", "torch")
+    if requested == "torch":
         return "torch"
+    if device.type == "cpu":
+        return _choose_on_cpu(requested, device)
+    if device.type == "cuda" and requested != "native":
+        return _choose_on_gpu(requested, device)
+    if requested != "auto":
+        needs = "it needs a CPU" if requested == "native" else "it needs an NVIDIA GPU"
+        _warn_fallback(requested, device, needs, "torch")
+    return "torch"
+
+
+def _choose_on_cpu(requested: str, device: torch.device) -> str:
+    try:
+        name = "native" if _native_agrees_with_torch() else "torch"
+        reason = _DISAGREES
+    except NoCompilerError as error:
+        name, reason = "torch", str(error)
+        if requested == "auto":
+            return name  # nothing is wrong with a machine without a compiler
+    except OSError as error:
+        name, reason = "torch", str(error)
+    if requested in ("triton", "cuda"):
+        _warn_fallback(requested, device, "it needs an NVIDIA GPU", name)
+    elif name != "native":
+        _warn_fallback("native", device, reason, name)
+    return name
+
+
+def _choose_on_gpu(requested: str, device: torch.device) -> str:
     if requested != "auto" and _OPERATORS not in sys.modules:
         os.environ[_SELECTION_VARIABLE] = requested
     try:
@@ -55,7 +86,7 @@ def _choose_backend(requested: str, device: torch.device) -> str:
         if name not in ("triton", "cuda"):
             name = "torch"
         elif not _agrees_with_torch(device):
-            _warn_fallback(name, device, "its spikes or gradients differ from those of torch on a small case", "torch")
+            _warn_fallback(name, device, _DISAGREES, "torch")
             return "torch"
     except (RuntimeError, ImportError, OSError) as error:
         _warn_fallback(requested, device, str(error), "torch")
@@ -88,19 +119,33 @@ def fused_lif(x: Tensor, start: Tensor | None, d: LifDynamics, surrogate_functio
 
 def _warn_fallback(backend: str, device: torch.device, reason: str, instead: str) -> None:
     message = f"neuron backend '{backend}' is not used on {device}: {reason}; '{instead}' runs instead"
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
 def _agrees_with_torch(device: torch.device) -> bool:
-    """Compare the fused kernel's spikes and gradients with torch on currents that make neurons fire, reset and rest."""
-    dynamics = LifDynamics(2.0, 1.0, 0.0, decay_input=True, detach_reset=True, surrogate="sigmoid", alpha=4.0)
+    """Compare the fused kernel's spikes and gradients with torch."""
+    surrogate = surrogate_functions.Sigmoid(alpha=_TRIAL.alpha)
+    return _agree(lambda x: fused_lif(x, None, _TRIAL, surrogate)[0], lambda x: lif(x, _TRIAL), device)
+
+
+def _native_agrees_with_torch() -> bool:
+    """Compare the C kernels' spikes and gradients with torch, alone and behind a normalisation."""
+    device = torch.device("cpu")
+    norm = nn.BatchNorm2d(4)
+    return _agree(lambda x: native.lif_from(x, None, _TRIAL)[0], lambda x: lif(x, _TRIAL), device) and _agree(
+        lambda x: native.normalised_lif(x.view(4, 2, 4, 2, 2), norm, _TRIAL).view_as(x),
+        lambda x: lif(norm(x.view(8, 4, 2, 2)).view_as(x), _TRIAL),
+        device,
+    )
+
+
+def _agree(run: Callable[[Tensor], Tensor], plain_run: Callable[[Tensor], Tensor], device: torch.device) -> bool:
+    """Compare two layers on currents [4, 32] that make neurons fire, reset and rest."""
     steps = torch.arange(4 * 32, dtype=torch.float32, device=device).view(4, 32)
-    fused = (torch.sin(steps) * 2 + 1).requires_grad_()
-    plain = fused.detach().clone().requires_grad_()
+    x = (torch.sin(steps) * 2 + 1).requires_grad_()
     with torch.enable_grad():
-        fused_spikes, _ = fused_lif(fused, None, dynamics, surrogate_functions.Sigmoid(alpha=4.0))
-        plain_spikes = lif(plain, dynamics)
+        spikes, plain_spikes = run(x), plain_run(x)
         weights = torch.cos(steps)
-        (fused_grad,) = torch.autograd.grad((fused_spikes * weights).sum(), fused)
-        (plain_grad,) = torch.autograd.grad((plain_spikes * weights).sum(), plain)
-    return torch.equal(fused_spikes, plain_spikes) and torch.allclose(fused_grad, plain_grad, rtol=1e-4, atol=1e-6)
+        (grad,) = torch.autograd.grad((spikes * weights).sum(), x)
+        (plain_grad,) = torch.autograd.grad((plain_spikes * weights).sum(), x)
+    return torch.equal(spikes, plain_spikes) and torch.allclose(grad, plain_grad, rtol=1e-4, atol=1e-5)

@@ -17,6 +17,7 @@ import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 from spikingjelly.activation_based import neuron
 from spikingjelly.activation_based.surrogate import MultiLevelSpikeCount
 
+from trainers.native import lif as native
 from trainers.neuron_backends import BACKENDS, FUSED_TYPES, choose_backend, fused_lif
 from trainers.neuron_kernels import SURROGATES, LifDynamics, RecurrentDynamics, lif_from, plif_from, recurrent_lif
 from trainers.neuron_kinds import MAX_SPIKE_COUNT, Clif, Glif, Ilif, Klif, Psn, surrogate_function
@@ -30,7 +31,8 @@ class Lif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is untyped
 
     Args:
         dynamics: constants of the layer.
-        backend: `auto`, `torch`, `triton` or `cuda`; see `choose_backend`. It is looked up for the device of the input.
+        backend: `auto`, `torch`, `native`, `triton` or `cuda`; see `choose_backend`. It is looked up for the device of
+            the input.
     """
 
     carries = False
@@ -54,23 +56,40 @@ class Lif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is untyped
         """Drop the membranes of the last call."""
         self.last = None
 
-    def multi_step_forward(self, x_seq: Tensor) -> Tensor:
-        """Return the spikes, of the input's shape [T, ...] and type."""
+    def multi_step_forward(self, x_seq: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
+        """Return the spikes, of the input's shape [T, ...] and type; `norm` is applied first, see `can_normalise`."""
+        if norm is not None:
+            return native.normalised_lif(x_seq, norm, self.dynamics)
         spikes, last = self._run(x_seq, self.last)
         if self.carries:
             self.last = last
         return spikes
 
-    @property
-    def needs_plain_torch(self) -> bool:
-        """Whether no faster kernel can run it: one that divides by tau, or has no such gradient through time."""
-        has_gradients_of_its_own = self.dynamics.detach_membrane or (self.carries and torch.is_grad_enabled())
-        return not math.isfinite(self.dynamics.tau) or has_gradients_of_its_own
+    def can_normalise(self, x: Tensor, norm: nn.Module) -> bool:
+        """Return whether a kernel does the normalisation of these currents [T, B, C, H, W] in the same pass."""
+        return not self.carries and native.can_normalise(x, norm) and self._kernel(x) == "native"
+
+    def _kernel(self, x: Tensor) -> str:
+        """Return the kernel that runs currents of this type."""
+        if self.carries and torch.is_grad_enabled():
+            return "torch"  # no other has gradients from call to call
+        backend = choose_backend(self.backend, x.device)
+        if backend == "native":
+            return backend if x.dtype in native.TYPES else "torch"
+        # spikingjelly's divide by tau
+        fused = math.isfinite(self.dynamics.tau) and not self.dynamics.detach_membrane and x.dtype in FUSED_TYPES
+        return backend if fused else "torch"
 
     def _run(self, x: Tensor, start: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.needs_plain_torch or x.dtype not in FUSED_TYPES or choose_backend(self.backend, x.device) == "torch":
+        kernel = self._kernel(x)
+        if kernel == "torch":
             return lif_from(x, start, self.dynamics)
+        if kernel == "native":
+            return native.lif_from(x, self._rest_like(x) if self.carries and start is None else start, self.dynamics)
         return fused_lif(x, start, self.dynamics, self.surrogate_function)
+
+    def _rest_like(self, x: Tensor) -> Tensor:
+        return torch.full_like(x[0], self.dynamics.rest)
 
 
 class Plif(neuron.ParametricLIFNode):  # type: ignore[misc]
@@ -178,7 +197,7 @@ def make_neuron(
         detach_reset: let no gradient through the reset.
         surrogate: shape of the surrogate derivative: `sigmoid`, `atan`, `piecewise_quadratic` or `rect`.
         surrogate_alpha: its slope, > 0.
-        backend: `auto`, `torch`, `triton` or `cuda`.
+        backend: `auto`, `torch`, `native`, `triton` or `cuda`.
         time_steps: time steps T of every call, for `glif` and `psn`.
         detach_membrane: let no gradient go from one time step to the step before; for `lif`, `if` and `plif`.
 

@@ -17,7 +17,7 @@ from timm.utils import ModelEmaV3
 from trainers.encoders import ENCODERS, StepEncoder, TokenEncoder, register_encoder
 from trainers.encoders.ancestor import Ancestor
 from trainers.encoders.convstal import ConvStal
-from trainers.encoders.sps import RepeatedBatchNorm2d, Sps
+from trainers.encoders.sps import Sps
 from trainers.encoders.stal import Stal
 from trainers.encoders.stal_ps import StalPs
 
@@ -177,22 +177,6 @@ def test_sps_tokens_are_sums_of_two_spikes() -> None:
     tokens = Sps(in_channels=1, img_size=8, embed_dims=32)(images())
     assert set(tokens.unique().tolist()) <= {0.0, 1.0, 2.0}
     assert 0 < tokens.mean() < 1
-
-
-def test_one_convolution_serves_all_copies_of_the_image() -> None:
-    torch.manual_seed(0)
-    copies = 5
-    once, plain = RepeatedBatchNorm2d(3, copies).double(), nn.BatchNorm2d(3).double()
-    x, y = (images(3).double().requires_grad_() for _ in range(2))
-    for _ in range(2):
-        out, reference = once(x), plain(y.repeat(copies, 1, 1, 1))
-        torch.testing.assert_close(out.repeat(copies, 1, 1, 1), reference)
-        weights = torch.cos(torch.arange(reference.numel(), dtype=torch.float64)).view(copies, *x.shape)
-        (out * weights).sum().backward()
-        (reference * weights.flatten(0, 1)).sum().backward()
-    torch.testing.assert_close(x.grad, y.grad)
-    torch.testing.assert_close(once.state_dict(), plain.state_dict())
-    torch.testing.assert_close(once.eval()(x), plain.eval()(x))
 
 
 # --- rate and latency -------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from trainers.losses.ce_spike_sparsity import CeSpikeSparsity
 from trainers.losses.cross_entropy import CrossEntropy
 from trainers.losses.encoder_loss import EncoderLoss, MultiChannelEncoderLoss
 from trainers.models import EncoderOnly, StalSpikformer, StalSrnn
+from trainers.neurons import backend_of
 from trainers.protocol import CheckpointError, TrainerError
 from trainers.tasks import make_task
 
@@ -65,7 +66,7 @@ def test_every_classifier_takes_every_encoder(
     assert isinstance(model, classifier)
     assert model.encoder.time_steps == 3
     assert getattr(model.encoder, "embed_dims", 16) == 16
-    assert model.neuron_backend == "torch"
+    assert model.neuron_backend == backend_of(model, CPU)
     logits = model(torch.rand(2, 1, 8, 8))
     assert logits.shape == (2, 10)
     assert torch.isfinite(logits).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 from spikingjelly.activation_based import surrogate
 
 from trainers import neuron_backends, neuron_kernels, neurons
+from trainers.native.library import NoCompilerError
 from trainers.neuron_backends import choose_backend
 from trainers.neurons import make_lif
 
-CUDA = torch.device("cuda", 0)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the C kernels need a C compiler")
 
 
 def currents() -> Tensor:
@@ -42,19 +45,57 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch, implementation: str, *, agrees: bo
     monkeypatch.setattr(neuron_backends, "_agrees_with_torch", lambda device: agrees)
 
 
-def test_a_cpu_runs_torch() -> None:
-    assert choose_backend("auto", torch.device("cpu")) == "torch"
-    assert choose_backend("torch", torch.device("cpu")) == "torch"
+def test_torch_is_honoured_on_a_cpu() -> None:
+    assert choose_backend("torch", CPU) == "torch"
 
 
-def test_a_kernel_that_cannot_run_is_replaced_with_one_warning() -> None:
+@needs_compiler
+def test_a_cpu_runs_the_c_kernel() -> None:
+    assert choose_backend("auto", CPU) == "native"
+    assert choose_backend("native", CPU) == "native"
+
+
+def test_a_kernel_that_cannot_run_is_replaced_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neuron_backends, "_native_agrees_with_torch", lambda: False)
     with pytest.warns(
         RuntimeWarning, match="'triton' is not used on cpu: it needs an NVIDIA GPU; 'torch' runs instead"
     ):
-        assert choose_backend("triton", torch.device("cpu")) == "torch"
+        assert choose_backend("triton", CPU) == "torch"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert choose_backend("triton", torch.device("cpu")) == "torch"
+        assert choose_backend("triton", CPU) == "torch"
+    with pytest.warns(RuntimeWarning, match="'native' is not used on cuda:0: it needs a CPU; 'torch' runs instead"):
+        assert choose_backend("native", CUDA) == "torch"
+
+
+def test_a_c_kernel_that_disagrees_with_torch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neuron_backends, "_native_agrees_with_torch", lambda: False)
+    with pytest.warns(RuntimeWarning, match="'native' is not used on cpu: its spikes or gradients differ"):
+        assert choose_backend("auto", CPU) == "torch"
+
+
+def test_a_compiler_that_fails_is_told_and_a_missing_one_only_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: OSError) -> None:
+        raise error
+
+    monkeypatch.setattr(neuron_backends, "_native_agrees_with_torch", lambda: fail(OSError("cc: no -fopenmp")))
+    with pytest.warns(RuntimeWarning, match="'native' is not used on cpu: cc: no -fopenmp; 'torch' runs instead"):
+        assert choose_backend("auto", CPU) == "torch"
+    neuron_backends._choose_backend.cache_clear()
+    monkeypatch.setattr(neuron_backends, "_native_agrees_with_torch", lambda: fail(NoCompilerError("no compiler")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_backend("auto", CPU) == "torch"
+    with pytest.warns(RuntimeWarning, match="'native' is not used on cpu: no compiler"):
+        assert choose_backend("native", CPU) == "torch"
+
+
+@needs_compiler
+def test_the_check_of_the_c_kernel_knows_right_from_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert neuron_backends._native_agrees_with_torch()
+    right = neuron_backends.native.normalised_lif
+    monkeypatch.setattr(neuron_backends.native, "normalised_lif", lambda x, norm, d: right(x * 1.5, norm, d) * 1.01)
+    assert not neuron_backends._native_agrees_with_torch()
 
 
 def test_auto_takes_what_spikingjelly_found(monkeypatch: pytest.MonkeyPatch) -> None:

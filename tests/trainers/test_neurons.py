@@ -223,7 +223,7 @@ def test_a_detached_membrane_lets_no_gradient_through_time(kind: str) -> None:
         first, second = layer(x[:3]), layer(x[3:])
         (carried,) = torch.autograd.grad(second[0].sum(), x)
     assert torch.equal(torch.cat([first, second]), spikes)
-    assert torch.equal(carried, gradient)
+    torch.testing.assert_close(carried, gradient, rtol=1e-12, atol=0)  # perhaps by another kernel
 
 
 def test_spikingjellys_nodes_cannot_detach_their_membranes() -> None:

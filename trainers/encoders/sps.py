@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.encoders.base import register_encoder
 from trainers.encoders.patch_splitting import PatchSplitting
 from trainers.neurons import make_lif
+from trainers.normalisation import convolve, normalise
 
 
 @register_encoder("sps")
@@ -40,7 +39,6 @@ class Sps(PatchSplitting):
         lif: Callable[[], nn.Module] = make_lif,
     ) -> None:
         super().__init__(in_channels, img_size, time_steps, embed_dims, patch_size)
-        self.proj_bn = RepeatedBatchNorm2d(self.proj_bn.num_features, time_steps)
         self.proj_lif = lif()
         self.proj_lif1 = lif()
         self.proj_lif2 = lif()
@@ -57,8 +55,8 @@ class Sps(PatchSplitting):
             Tokens [T, B, N, D] in {0, 1, 2}.
         """
         # All T copies are equal up to the first neurons: one convolution serves them all.
-        x = self.proj_bn(self.proj_conv(images))
-        x = self.proj_lif(x.expand(self.time_steps, *x.shape)).flatten(0, 1)  # [T*B, D/8, H, W]
+        x = convolve(self.proj_conv, images.expand(self.time_steps, *images.shape))
+        x = self.proj_lif(normalise(self.proj_bn, x)).flatten(0, 1)  # [T*B, D/8, H, W]
         x = self._fire(self.proj_lif1, self.proj_bn1(self.proj_conv1(x)))
         x = self.pool(self._fire(self.proj_lif2, self.proj_bn2(self.proj_conv2(x))))
         f: Tensor = self.pool(self._fire(self.proj_lif3, self.proj_bn3(self.proj_conv3(x))))
@@ -73,35 +71,3 @@ class Sps(PatchSplitting):
     def _split_time(self, x: Tensor) -> Tensor:
         """Turn [T*B, ...] into [T, B, ...]."""
         return x.view(self.time_steps, -1, *x.shape[1:])
-
-
-class RepeatedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation of one copy of a batch, with the running statistics of `repeats` equal copies.
-
-    Copies change neither mean nor biased variance; only the unbiased variance that enters the running one depends on
-    the number of values.
-
-    Args:
-        num_features: channels.
-        repeats: copies.
-    """
-
-    def __init__(self, num_features: int, repeats: int) -> None:
-        super().__init__(num_features)
-        self.repeats = repeats
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise [B, C, H, W]."""
-        mean, var, batches = self.running_mean, self.running_var, self.num_batches_tracked
-        if not self.training or mean is None or var is None or batches is None:
-            return super().forward(input)
-        momentum = self.momentum or 0.0
-        # Autograd holds on to the buffers that batch_norm updates: it gets copies, so the module's own can change.
-        new_mean, new_var = mean.clone(), var.clone()
-        out = F.batch_norm(input, new_mean, new_var, self.weight, self.bias, True, momentum, self.eps)
-        n = input.numel() // self.num_features
-        scale = self.repeats * (n - 1) / (self.repeats * n - 1)  # from n / (n - 1) to Tn / (Tn - 1)
-        mean.copy_(new_mean)
-        var.copy_(torch.lerp(var * (1 - momentum), new_var, scale))
-        batches.add_(1)
-        return out

@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from trainers.normalisation import convolve, fire, normalise, shows_one_image, split_time
+
 Pooling = Literal["none", "before_neuron", "after_neuron"]
 
 
@@ -39,8 +41,7 @@ class ConvBn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [T, B, C', H', W'] of [T, B, C, H, W]."""
-        out: Tensor = self.bn(self.conv(x.flatten(0, 1)))
-        return out.view(*x.shape[:2], *out.shape[1:])
+        return normalise(self.bn, convolve(self.conv, x))
 
 
 class ConvBnNeuron(ConvBn):
@@ -75,10 +76,10 @@ class ConvBnNeuron(ConvBn):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return spikes [T, B, C', H', W'] of [T, B, C, H, W]."""
-        x = super().forward(x)
         if self.pool == "before_neuron":
-            x = halve(x)
-        spikes: Tensor = self.neuron(x)
+            pooled: Tensor = self.neuron(halve(super().forward(x)))
+            return pooled
+        spikes = fire(self.neuron, self.bn, convolve(self.conv, x))
         return halve(spikes) if self.pool == "after_neuron" else spikes
 
 
@@ -173,8 +174,10 @@ def draw_weights(model: nn.Module, kind: type[nn.Module]) -> None:
 
 def halve(x: Tensor) -> Tensor:
     """Max-pool 3 x 3 with stride 2 and padding 1: [T, B, C, H, W] to [T, B, C, ceil(H/2), ceil(W/2)]."""
+    if shows_one_image(x):
+        return halve(x[:1]).expand(len(x), -1, -1, -1, -1)
     pooled = nn.functional.max_pool2d(x.flatten(0, 1), kernel_size=3, stride=2, padding=1)
-    return pooled.view(*x.shape[:2], *pooled.shape[1:])
+    return split_time(pooled, len(x))
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

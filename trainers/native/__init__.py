@@ -1,0 +1,1 @@
+"""LIF layers in C for CPUs, compiled by the machine's own compiler on first use."""

@@ -173,11 +173,11 @@ def test_clips_are_mixed_in_the_plane_of_their_frames() -> None:
     clips = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 3, 2, 8, 8).clone()
     mixup = make_mixup(Augmentation(mixup=1.0), 4)
     assert mixup is not None
-    np.random.seed(1)
+    np.random.seed(0)
     mixed, targets = mixup(clips.clone(), torch.arange(4))
     share = targets[0, 0].item()
     assert 0 < share < 1
-    assert torch.allclose(mixed, share * clips + (1 - share) * clips.flip(0))
+    assert torch.allclose(mixed, share * clips + (1 - share) * clips.flip(0), atol=1e-5)
     cutmix = make_mixup(Augmentation(cutmix=1.0), 4)
     assert cutmix is not None
     np.random.seed(2)

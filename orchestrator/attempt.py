@@ -108,9 +108,11 @@ class Attempt:
             self._held.run_dir.mkdir(parents=True, exist_ok=True)
             write_config(self._spec)
             self._handle = self._handles.take()
-            self._handle.begin(self._spec)
         except OSError as error:
             self._end = TrialEnd(EndReason.ERROR, f"cannot start the trial in {self._held.run_dir}: {error}")
+        else:
+            with contextlib.suppress(OSError):  # it has died meanwhile; its exit code tells how
+                self._handle.begin(self._spec)
         self._alive_at = time.monotonic()
         self._kernel_kills = (kernel_kills(),) * 2
 
@@ -156,8 +158,9 @@ class Attempt:
             self._hangs = True
             self._alive_at = math.inf
             self._kill_at = time.monotonic() + DUMP_SECONDS
-            with contextlib.suppress(OSError):
-                os.kill(self._pid, signal.SIGUSR1)
+            if self._pid:
+                with contextlib.suppress(OSError):
+                    os.kill(self._pid, signal.SIGUSR1)
 
     def _receive(self) -> None:
         """Take every message that is there."""

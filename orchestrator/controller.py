@@ -10,23 +10,28 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 
+from optuna.exceptions import StorageInternalError
 from sqlalchemy import Connection as SqlConnection
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.ask_tell import AskTell
 from orchestrator.control import begin, standing
-from orchestrator.database import Database
+from orchestrator.database import Database, is_transient
+from orchestrator.errors import StorageError
 from orchestrator.executors.base import Executor
 from orchestrator.jobs import end_workers, living_workers, return_lost, trial_hours, worker_count
 from orchestrator.lease import ControllerLease
 from orchestrator.live import View
+from orchestrator.retention import Retention
 from orchestrator.snapshot import SnapshotReader
 from orchestrator.stopping import StopRules
 from orchestrator.study import Study, set_state
 from orchestrator.tables import StudyState
+from orchestrator.timing import beat_seconds, lease_seconds, reap_seconds
 from orchestrator.worker import is_dead
 
 TICK_SECONDS = 0.5
-REAP_SECONDS = 5.0
+LONGEST_OUTAGE_SECONDS = 3600.0  # how long a study waits for its database
 LEAVE_PATIENCE_SECONDS = 600.0  # how long Ctrl-C waits for trials to write their checkpoints
 
 
@@ -50,9 +55,11 @@ class Controller:
         self._snapshots = SnapshotReader(database, study.id)
         self._stop_rules = StopRules(database, study.id, study.checked.space)
         self._lease = ControllerLease(database, study.id)
+        self._retention = Retention(database, study)
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
         self._reap_at = 0.0
+        self._away_since: float | None = None  # the database
         self._open = 0  # jobs that are pending or running
         self._state = StudyState.RUNNING  # as people want it
         self._stop_reason = ""
@@ -72,6 +79,7 @@ class Controller:
                 begin(self._database, self._study.id, self._study.budget)
                 self._reap()
                 self._ask_tell.adopt_orphans()
+                self._retention.sweep()
                 self._tick()
                 if not self._finished():
                     self._executor.start()
@@ -89,19 +97,47 @@ class Controller:
                 self._leave("interrupted; the same command goes on")
                 return
             self._executor.tend()
-            self._tick()
+            self._try_tick()
             if self._state is StudyState.STOPPED:
                 self._leave("by `spikebench stop`; the same command goes on")
                 return
         self._executor.leave()
 
+    def _try_tick(self) -> None:
+        """Do everything that is due; while the database is away trials go on, and the study does when it is back."""
+        try:
+            if self._away_since is not None:
+                self._ask_tell.recover()
+                self._spare_the_silent()
+            self._tick()
+        except (StorageError, StorageInternalError, DBAPIError) as error:
+            if isinstance(error, DBAPIError) and not is_transient(error):
+                raise
+            now = time.monotonic()
+            if self._away_since is None:
+                self._away_since = now
+                self._view.note("the database is away; running trials go on, and what they report is kept")
+            elif now - self._away_since > LONGEST_OUTAGE_SECONDS:
+                raise
+        else:
+            if self._away_since is not None:
+                self._away_since = None
+                self._view.note("the database is back")
+
+    def _spare_the_silent(self) -> None:
+        """Give workers the time of a lease to be heard again: they could not renew theirs either."""
+        self._reap_at = time.monotonic() + lease_seconds()
+
     def _tick(self) -> None:
         """Do everything that is due; cheap when nothing is."""
+        began = time.monotonic()
         self._lease.renew()
+        if time.monotonic() - began > beat_seconds():
+            self._spare_the_silent()
         if time.monotonic() >= self._reap_at:
             self._reap()
         self._stop_rules.apply()
-        self._ask_tell.tell_ended()
+        self._retention.ended(self._ask_tell.tell_ended())
         self._check_failures()
         self._heed()
         if self._ask():
@@ -134,7 +170,8 @@ class Controller:
             and self._hours_left()
         ):
             self._lease.renew()
-            self._ask_tell.ask()
+            if self._ask_tell.ask() is None:
+                break
             self._open += 1
             asked = True
         return asked
@@ -169,7 +206,7 @@ class Controller:
 
         for number in self._database.write(action):
             self._view.note(f"trial {number} lost its worker; it goes on from its last checkpoint")
-        self._reap_at = time.monotonic() + REAP_SECONDS
+        self._reap_at = time.monotonic() + reap_seconds()
 
     def _leave(self, reason: str) -> None:
         """Have every trial checkpointed and given back; a second interrupt ends them at once."""
@@ -181,7 +218,8 @@ class Controller:
         deadline = time.monotonic() + LEAVE_PATIENCE_SECONDS
         while self._executor.living() and self._interrupts < most and time.monotonic() < deadline:
             time.sleep(0.1)
-            self._lease.renew()
+            with contextlib.suppress(StorageError):  # their checkpoints are worth waiting for all the same
+                self._lease.renew()
         self._ask_tell.tell_ended()
 
     def _end(self) -> StudyState:

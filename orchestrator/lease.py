@@ -13,10 +13,8 @@ from orchestrator.database import Database, database_now
 from orchestrator.errors import StudyBusyError
 from orchestrator.slots import host_identity
 from orchestrator.tables import StudyRow
+from orchestrator.timing import beat_seconds, lease_seconds
 from orchestrator.worker import is_dead
-
-LEASE_SECONDS = 60.0
-RENEW_SECONDS = 10.0
 
 
 class ControllerLease:
@@ -46,9 +44,9 @@ class ControllerLease:
             raise StudyBusyError(
                 f"the study is being run by another controller (process {pid} on {host.split('/')[0]}). "
                 "Watch it with `spikebench status`, or help it with `spikebench worker`. "
-                f"If that host has died, its hold ends {LEASE_SECONDS:.0f} s after its last sign of life."
+                f"If that host has died, its hold ends {lease_seconds():g} s after its last sign of life."
             )
-        self._renew_at = time.monotonic() + RENEW_SECONDS
+        self._renew_at = time.monotonic() + beat_seconds()
 
     def renew(self) -> None:
         """Keep the lease; does nothing when it was renewed a moment ago.
@@ -63,13 +61,13 @@ class ControllerLease:
                 connection.execute(
                     update(StudyRow)
                     .where(StudyRow.id == self._study_id, StudyRow.controller == self._me)
-                    .values(controller_lease_until=database_now() + LEASE_SECONDS)
+                    .values(controller_lease_until=database_now() + lease_seconds())
                 ).rowcount
             )
         )
         if kept == 0:
             raise StudyBusyError("another controller has taken the study over while this one could not be reached")
-        self._renew_at = time.monotonic() + RENEW_SECONDS
+        self._renew_at = time.monotonic() + beat_seconds()
 
     def release(self) -> None:
         """Give the lease back."""
@@ -93,7 +91,7 @@ class ControllerLease:
         connection.execute(
             update(StudyRow)
             .where(StudyRow.id == self._study_id)
-            .values(controller=self._me, controller_lease_until=database_now() + LEASE_SECONDS)
+            .values(controller=self._me, controller_lease_until=database_now() + lease_seconds())
         )
         return None
 

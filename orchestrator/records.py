@@ -1,4 +1,4 @@
-"""What an attempt reports, as rows: surroundings, epochs, checkpoints. The caller holds the lease in the transaction."""
+"""What an attempt reports, as rows: surroundings, epochs, checkpoints. The caller holds the lease meanwhile."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,13 @@ from types import ModuleType
 
 from orchestrator.doorbell import Ring
 from orchestrator.errors import OrchestratorError
+from orchestrator.forkserver import ensure_forkserver
 from orchestrator.slots import Slot
 from orchestrator.worker import WorkerSettings, main
 
 SHORT_LIFE_SECONDS = 10.0
 MOST_SHORT_LIVES = 5
+KILLED_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)  # says nothing about whether workers can live here
 
 
 @dataclass(slots=True)
@@ -99,6 +102,7 @@ class LocalExecutor:
             member.process.join(timeout=5.0)
 
     def _launch(self, slot: Slot) -> _Member:
+        ensure_forkserver()
         ours, theirs = self._context.Pipe()
         settings = WorkerSettings(self._url, self._study_id, slot, self._preload)
         process = self._context.Process(target=main, args=(settings, theirs), name=f"worker-{slot.device}")
@@ -113,6 +117,8 @@ class LocalExecutor:
                 member.wire.send(what)
 
     def _count_short_life(self, member: _Member) -> None:
+        if member.process.exitcode in KILLED_FROM_OUTSIDE:
+            return
         self._short_lives = self._short_lives + 1 if time.monotonic() - member.born < SHORT_LIFE_SECONDS else 0
         if self._short_lives >= MOST_SHORT_LIVES:
             raise OrchestratorError(

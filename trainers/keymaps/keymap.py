@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -59,10 +59,15 @@ class KeyMap:
                 return re.sub(pattern, replacement, key)
         return None
 
-    def known(self, keys: Iterable[str]) -> float:
-        """Return the share of keys that a rule or `ignored` knows, to tell which code a checkpoint is of."""
+    def known(self, keys: Iterable[str], wanted: Collection[str]) -> float:
+        """Return the share of keys that can be loaded or ignored, to tell which code a checkpoint is of.
+
+        Args:
+            keys: those of the published state dict.
+            wanted: those of ours.
+        """
         keys = list(keys)
-        return sum(self.rename(key) is not None or self._ignores(key) for key in keys) / max(len(keys), 1)
+        return sum(self.rename(key) in wanted or self._ignores(key) for key in keys) / max(len(keys), 1)
 
     def convert(self, weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Return the weights under our names and in our shapes, complete and without leftovers.

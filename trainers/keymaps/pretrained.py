@@ -94,7 +94,7 @@ def _fit(keymap: KeyMap, model: nn.Module, weights: Mapping[str, Tensor]) -> flo
     """Return how many of a model's entries a map finds, less the keys of the file that it does not know."""
     wanted = model.state_dict().keys()
     found = {name for key in weights if (name := keymap.rename(key)) in wanted}
-    return len(found) / max(len(wanted), 1) + keymap.known(weights)
+    return len(found) / max(len(wanted), 1) + keymap.known(weights, wanted)
 
 
 def _draw_head(model: nn.Module) -> None:

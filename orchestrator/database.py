@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,8 +92,15 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that only reads; on SQLite it never waits for a writer."""
-        with self.engine.connect().execution_options(spikebench_read=True) as connection:
+        """Open a connection that only reads; on SQLite it is one transaction and never waits for a writer.
+
+        On PostgreSQL each statement is a transaction of its own, which spares two round trips: at the isolation level
+        used, each would see what is newest anyway.
+        """
+        options: dict[str, Any] = {"spikebench_read": True}
+        if not self.is_sqlite:
+            options["isolation_level"] = "AUTOCOMMIT"
+        with self.engine.connect().execution_options(**options) as connection:
             yield connection
 
     def write(self, action: Callable[[Connection], T], patience: float = 60.0) -> T:
@@ -273,6 +281,11 @@ def _check_file(parsed: URL, create: bool) -> None:
         raise StorageError(
             "an in-memory SQLite database cannot be shared by processes: give a file, sqlite:///runs/name.db"
         )
+    if parsed.host:
+        raise StorageError(
+            f"'{mask(str(parsed))}' names the machine {parsed.host}, but SQLite is a file of this machine: "
+            f"write sqlite:///{parsed.database} for a local path, or use a PostgreSQL server. {postgresql_commands()}"
+        )
     path = Path(str(parsed.database))
     if not create and not path.exists():
         raise StorageError(
@@ -286,9 +299,21 @@ def _check_file(parsed: URL, create: bool) -> None:
         raise StorageError(f"cannot write {path.resolve()}: make it writable or give another --storage")
     if (kind := file_system_of(path)) in NETWORK_FILE_SYSTEMS:
         raise StorageError(
-            f"{path.resolve()} is on a network file system ({kind}), where SQLite loses data: "
-            f"use a local path, or a PostgreSQL server: {URL_VARIABLE}=postgresql+psycopg://user:password@host:5432/name"
+            f"{path.resolve()} is on a network file system ({kind}), where SQLite loses data. "
+            f"Use a local path, or a PostgreSQL server. {postgresql_commands()}"
         )
+
+
+def postgresql_commands() -> str:
+    """Return the commands that start a PostgreSQL server here and make every machine use it."""
+    return (
+        "Start one, with a password of your choice in POSTGRES_PASSWORD:\n"
+        "  docker run -d --name spikebench-db -p 5432:5432 -v spikebench-db:/var/lib/postgresql/data "
+        "-e POSTGRES_PASSWORD postgres:17\n"
+        "and name it on every machine that searches or works:\n"
+        f"  export {URL_VARIABLE}='postgresql+psycopg://postgres:${{POSTGRES_PASSWORD}}"
+        f"@{socket.gethostname()}:5432/postgres'"
+    )
 
 
 def file_system_of(path: Path) -> str:

@@ -28,6 +28,7 @@ from orchestrator.database import Database, open_database, storage_url
 from orchestrator.executors.base import Executor
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.live import make_view
+from orchestrator.one_machine import refuse_other_machines
 from orchestrator.slots import slots
 from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
@@ -120,6 +121,7 @@ def run_study(console: Console, database: Database, study: Study, crew: Crew, ru
 
 
 def _controlled(console: Console, database: Database, study: Study, crew: Crew, runs_dir: Path) -> StudyState:
+    refuse_other_machines(database)
     ask_tell = AskTell(database, study, runs_dir.resolve(), crew.threads)
     console.print(
         f"study [bold]{study.name}[/]: {ask_tell.told} of {study.budget} trials done, "

@@ -20,6 +20,7 @@ from orchestrator.commands.options import (
     shares_of,
 )
 from orchestrator.executors.local import LocalExecutor
+from orchestrator.one_machine import refuse_other_machines
 from orchestrator.schema import open_ready
 from orchestrator.slots import slots
 from orchestrator.study import require_row
@@ -42,6 +43,7 @@ def command(
     """
     console = Console(highlight=False)
     database = open_ready(storage)
+    refuse_other_machines(database)
     study_id = require_row(database, study).id if study else None
     shares = shares_of(per_gpu, gpu_fraction)
     places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"), **shares)

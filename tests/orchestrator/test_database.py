@@ -139,6 +139,13 @@ def test_sqlite_on_a_network_file_system_is_refused_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.database.file_system_of", lambda path: "nfs4")
-    with pytest.raises(StorageError, match=r"network file system \(nfs4\).*PostgreSQL server: SPIKEBENCH_STORAGE="):
+    with pytest.raises(StorageError, match=r"network file system \(nfs4\)") as caught:
         open_database(f"sqlite:///{tmp_path}/s.db", create=True)
+    assert "\n  docker run -d --name spikebench-db -p 5432:5432 " in str(caught.value)
+    assert "\n  export SPIKEBENCH_STORAGE='postgresql+psycopg://postgres:${POSTGRES_PASSWORD}@" in str(caught.value)
     assert not (tmp_path / "s.db").exists()
+
+
+def test_sqlite_on_another_machine_is_refused_with_the_way_out() -> None:
+    with pytest.raises(StorageError, match=r"names the machine gpubox.*write sqlite:///data/s.db(?s:.)*docker run"):
+        open_database("sqlite://gpubox/data/s.db", create=True)

@@ -20,12 +20,19 @@ Described = tuple[str, dict[str, Any], KeyMap]  # registered name, arguments, ke
 OFFICIAL = 0  # place of the authors' own keys in a family's KEYMAPS
 
 
-def build_case(case: Case, variant: str) -> tuple[nn.Module, KeyMap]:
-    """Return our model of a case, float64, and the map of its keys; fail on whatever is not understood."""
+def build_case(case: Case, variant: str, **changes: Any) -> tuple[nn.Module, KeyMap]:
+    """Return our model of a case, float64, and the map of its keys; fail on whatever is not understood.
+
+    Args:
+        case: a recorded run.
+        variant: one of its variants.
+        changes: arguments of the model that replace those of the case.
+    """
     family = FAMILIES.get(case["model"])
     assert family is not None, f"{case['id']}: none of our models is '{case['model']}'"
     name, arguments, keymap = family(dict(case["constructor_kwargs"]), variant)
-    return create_model(name, **arguments, time_steps=case["T"], **neuron_arguments(case)).double(), keymap
+    arguments |= {"time_steps": case["T"], **neuron_arguments(case), **changes}
+    return create_model(name, **arguments).double(), keymap
 
 
 def neuron_arguments(case: Case) -> dict[str, Any]:

@@ -36,14 +36,15 @@ MODES = ("eval", "train")
 
 @dataclass
 class Run:
-    """One variant of one case in one mode, computed with our model."""
+    """One variant of one case in one mode, computed with our model; `changes` of its arguments make it another one."""
 
     case: dict[str, Any] = field(repr=False)
     variant: str
     mode: str
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.model, self.keymap = build_case(self.case, self.variant)
+        self.model, self.keymap = build_case(self.case, self.variant, **self.changes)
         self.expected: dict[str, Any] = self.case["variants"][self.variant][self.mode]
         self.ours = {key: self._our(key) for key, _ in self.case["keys"]}
 
@@ -130,7 +131,8 @@ class Run:
         assert abs(float(inputs.sum()) - probe["input_sum"]) < 1e-8
 
     def _check_parameters(self) -> None:
-        assert sum(parameter.numel() for parameter in self.model.parameters()) == self.case["param_count"]
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        assert total == self.case["param_count"], f"{total} trainable parameters, expected {self.case['param_count']}"
         assert set(self.ours.values()) == set(self.model.state_dict()), "the state dict has other entries"
 
     def _check_neurons(self) -> None:

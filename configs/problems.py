@@ -31,6 +31,7 @@ class SpikebenchError(Exception):
         ├── TrialNotFoundError     the study has no trial of that number
         ├── ControlError           what is asked of a study does not fit what it is doing
         ├── StudyMismatchError     the study exists with another space
+        ├── ReplayError            a stored trial has no numbers to compare with
         ├── StudyBusyError         another controller holds the study
         ├── TrainerNotFoundError   a space names a trainer that cannot be imported
         ├── TrackingError          a service to log to cannot be used here

@@ -24,6 +24,8 @@ COMMANDS = {  # name -> one line for --help; the module is only imported when it
     "stop": "End the work on a study; the same search command goes on.",
     "cancel": "End one trial of a study for good.",
     "enqueue": "Have a study try parameters of your choice.",
+    "replay": "Train a trial again and compare its curves digit by digit.",
+    "export": "Write a trial's configuration as a file that `spikebench train` runs.",
     "report": "Write the report of a study as one HTML file.",
     "db": "Make, migrate or check the tables of a database.",
     "dashboard": "Open a study's database in optuna-dashboard.",

@@ -27,6 +27,10 @@ class ControlError(OrchestratorError):
     """What is asked of a study or trial does not fit what it is doing."""
 
 
+class ReplayError(OrchestratorError):
+    """A stored trial has nothing that a replay could be compared with."""
+
+
 class StudyBusyError(OrchestratorError):
     """Another controller holds the study."""
 

@@ -74,7 +74,7 @@ class TemporalInteraction(nn.Module):
             )
         by_token = queries.transpose(-2, -1)  # [T, B, heads, N, d]
         with nullcontext() if self.carries else carried_state(self):
-            steps = [self._step(step) for step in by_token.split(1)]
+            steps = [self._step(step.unsqueeze(0)) for step in by_token.unbind()]
         return torch.cat(steps).transpose(-2, -1)
 
     def _step(self, query: Tensor) -> Tensor:

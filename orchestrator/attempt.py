@@ -106,13 +106,12 @@ class Attempt:
     def _start(self) -> None:
         try:
             self._held.run_dir.mkdir(parents=True, exist_ok=True)
-            write_config(self._spec)
             self._handle = self._handles.take()
+            with contextlib.suppress(ConnectionError):  # it has died meanwhile; its exit code tells how
+                self._handle.begin(self._spec)
+            write_config(self._spec)  # while the trial starts
         except OSError as error:
             self._end = TrialEnd(EndReason.ERROR, f"cannot start the trial in {self._held.run_dir}: {error}")
-        else:
-            with contextlib.suppress(OSError):  # it has died meanwhile; its exit code tells how
-                self._handle.begin(self._spec)
         self._alive_at = time.monotonic()
         self._kernel_kills = (kernel_kills(),) * 2
 

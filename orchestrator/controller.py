@@ -59,6 +59,7 @@ class Controller:
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
         self._reap_at = 0.0
+        self._show_at = 0.0
         self._away_since: float | None = None  # the database
         self._open = 0  # jobs that are pending or running
         self._state = StudyState.RUNNING  # as people want it
@@ -142,7 +143,9 @@ class Controller:
         self._heed()
         if self._ask():
             self._executor.wake()
-        self._view.update(self._snapshots.read())
+        if time.monotonic() >= self._show_at:
+            self._show_at = time.monotonic() + TICK_SECONDS
+            self._view.update(self._snapshots.read())
 
     def _heed(self) -> None:
         """Read what people want of the study, and how much of its work is open."""

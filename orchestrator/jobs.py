@@ -114,6 +114,19 @@ def beat(connection: Connection, worker_id: str) -> None:
     connection.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(last_beat=database_now(), job_id=None))
 
 
+def work_waits(connection: Connection, study_id: int | None = None) -> bool:
+    """Tell, by a read alone, whether a job is pending; `claim` says whether it may be taken.
+
+    Args:
+        connection: a transaction.
+        study_id: only jobs of this study; None looks at all.
+    """
+    pending = select(JobRow.id).where(JobRow.state == JobState.PENDING)
+    if study_id is not None:
+        pending = pending.where(JobRow.study_id == study_id)
+    return connection.execute(pending.limit(1)).first() is not None
+
+
 def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None = None) -> Claim | None:
     """Take the next pending job of a study that runs and whose trial fits on the worker's GPU, or None.
 
@@ -200,11 +213,15 @@ def hold(connection: Connection, held: Claim) -> tuple[Verdict, str | None]:
         .returning(JobRow.verdict, JobRow.verdict_reason, JobRow.owner, _study_state())
     ).first()
     if row is None:
-        raise LeaseLostError(
-            f"trial {held.trial_number}, attempt {held.attempt}: the lease ran out and another worker has the trial"
-        )
+        raise _lost(held)
     connection.execute(update(WorkerRow).where(WorkerRow.id == row.owner).values(last_beat=database_now()))
     return _wanted(row.verdict, row[3]), row.verdict_reason
+
+
+def _lost(held: Claim) -> LeaseLostError:
+    return LeaseLostError(
+        f"trial {held.trial_number}, attempt {held.attempt}: the lease ran out and another worker has the trial"
+    )
 
 
 def goes_on(connection: Connection, held: Claim) -> bool:
@@ -242,12 +259,11 @@ def finish(connection: Connection, held: Claim, reason: EndReason, detail: str =
     Raises:
         LeaseLostError: another worker has the job; nothing was written.
     """
-    hold(connection, held)
     state, halvings = _what_follows(connection, held, reason)
     pending = state == JobState.PENDING
-    connection.execute(
+    ended = connection.execute(
         update(JobRow)
-        .where(JobRow.id == held.job_id, JobRow.attempt == held.attempt)
+        .where(JobRow.id == held.job_id, JobRow.attempt == held.attempt, JobRow.state == JobState.LEASED)
         .values(
             state=state,
             failures=JobRow.failures + int(POLICIES[reason].after == JobState.FAILED),
@@ -259,6 +275,8 @@ def finish(connection: Connection, held: Claim, reason: EndReason, detail: str =
             ended_at=None if pending else database_now(),
         )
     )
+    if ended.rowcount == 0:
+        raise _lost(held)
     _end_attempt(connection, held.job_id, held.attempt, reason, detail)
     connection.execute(
         update(WorkerRow).where(WorkerRow.job_id == held.job_id).values(job_id=None, last_beat=database_now())

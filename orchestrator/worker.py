@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import psutil
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.attempt import LONGEST_SILENCE_OF_DATABASE, Attempt
 from orchestrator.database import open_database
 from orchestrator.doorbell import Doorbell
 from orchestrator.errors import StorageError
-from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_workers, register_worker
+from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_workers, register_worker, work_waits
 from orchestrator.slots import Slot, host_identity
 from orchestrator.timing import beat_seconds
 from orchestrator.trial_handle import TrialHandles
@@ -96,6 +97,10 @@ class Worker:
             self._database.engine.dispose()
 
     def _claim(self) -> Claim | None:
+        """Take a job if there is one; looking first keeps idle workers from queueing for the write lock."""
+        with contextlib.suppress(DBAPIError), self._database.read() as connection:  # if it is away, `write` waits
+            if not work_waits(connection, self._settings.study_id):
+                return None
         return self._database.write(
             lambda connection: claim(connection, self._identity, self._settings.study_id), LONGEST_SILENCE_OF_DATABASE
         )

@@ -18,6 +18,7 @@ from trainers.keymaps.keymap import KeyMap
 Case = dict[str, Any]
 Described = tuple[str, dict[str, Any], KeyMap]  # registered name, arguments, key map
 OFFICIAL = 0  # place of the authors' own keys in a family's KEYMAPS
+AFTER_PRODUCT = ("attn_lif", "talking_heads_lif")  # names of the neurons that attn_v_threshold is for
 
 
 def build_case(case: Case, variant: str, **changes: Any) -> tuple[nn.Module, KeyMap]:
@@ -42,8 +43,9 @@ def neuron_arguments(case: Case) -> dict[str, Any]:
     """
     overrides = dict(case["overrides"])
     if "v_threshold" in overrides or "attn_v_threshold" in overrides:
-        in_force = {threshold for variant in case["variants"].values() for _, _, threshold in variant["lif"]}
-        overrides |= {"v_threshold": max(in_force), "attn_v_threshold": min(in_force)}
+        layers = next(iter(case["variants"].values()))["lif"]
+        after_product = [threshold for name, _, threshold in layers if name.endswith(AFTER_PRODUCT)]
+        overrides |= {"v_threshold": layers[0][2], "attn_v_threshold": after_product[0]}
     surrogate = overrides.pop("surrogate", None)
     unknown = overrides.keys() - {"tau", "v_threshold", "attn_v_threshold", "soft_reset", "detach_reset"}
     assert not unknown, f"{case['id']}: unknown overrides {sorted(unknown)}"

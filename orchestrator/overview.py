@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from optuna.storages._rdb import models
+from optuna.trial import TrialState as OptunaState
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 
 from orchestrator.database import Database
 from orchestrator.history import AnyRow
-from orchestrator.labels import ago, end_text, metric_text, short_metric
+from orchestrator.labels import ago, end_text, metric_text, rounded, short_metric
 from orchestrator.snapshot import WORKER_SILENT_SECONDS, SnapshotReader, StudySnapshot
 from orchestrator.tables import AttemptRow, EndReason, EpochRow, JobRow, JobState, StudyRow, StudyState, WorkerRow
 from orchestrator.views import TrialState
@@ -20,7 +23,7 @@ FORGOTTEN_SECONDS = 86400.0  # a worker that has been silent for so long is not 
 LAST_FAILURES = 8
 WIDE = 96
 STATE_STYLES: dict[str, str] = {StudyState.RUNNING: "cyan", StudyState.COMPLETE: "green"}
-COUNTS = {"trials", "running", "failed", "trial", "epoch", "last beat"}
+COUNTS = {"trial", "epoch", "last beat"}
 
 
 def read_studies(database: Database) -> list[StudySnapshot]:
@@ -31,30 +34,59 @@ def read_studies(database: Database) -> list[StudySnapshot]:
     return [SnapshotReader(database, study_id).read() for study_id in ids]
 
 
-def studies_table(studies: list[StudySnapshot], width: int) -> Table:
+def read_enqueued(database: Database) -> dict[int, int]:
+    """Return {Optuna's study id: parameters that people have queued and nobody has tried yet}."""
+    trials = models.TrialModel
+    with database.read() as connection:
+        if not inspect(connection).has_table(trials.__tablename__):
+            return {}
+        waiting = select(trials.study_id, func.count()).where(trials.state == OptunaState.WAITING)
+        return {row[0]: row[1] for row in connection.execute(waiting.group_by(trials.study_id))}
+
+
+def studies_table(studies: list[StudySnapshot], enqueued: Mapping[int, int], width: int) -> Table:
     """Return the studies as a table.
 
     Args:
         studies: what `read_studies` returned.
+        enqueued: what `read_enqueued` returned.
         width: columns of the terminal; few leave out when a study was created.
     """
     table = _table("Studies")
-    table.add_column("study", overflow="fold", min_width=12)
-    headings = ["state", "trials", "running", "failed", "best", *(["created"] if width >= WIDE else [])]
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in COUNTS else "left", no_wrap=True)
-    for snapshot in studies:
-        failed = snapshot.count(TrialState.FAILED)
+    table.add_column("study", overflow="fold", min_width=10)
+    for heading in ("state", "trials", "jobs", "hours", "best", *(["created"] if width >= WIDE else [])):
+        table.add_column(heading, no_wrap=True)
+    for number, snapshot in enumerate(studies):
         table.add_row(
             Text(snapshot.study.name, style="bold"),
             Text(snapshot.study.state, style=STATE_STYLES.get(snapshot.study.state, "yellow")),
-            f"{len(snapshot.ended)}/{snapshot.study.budget}",
-            str(len(snapshot.running)),
-            Text(str(failed), style="red" if failed else ""),
+            _trials(snapshot),
+            _jobs(snapshot, enqueued.get(snapshot.study.optuna_id, 0)),
+            _hours(snapshot),
             _best(snapshot),
             *([ago(snapshot.read_at - snapshot.study.created_at)] if width >= WIDE else []),
+            end_section=number < len(studies) - 1,
         )
     return table
+
+
+def _trials(snapshot: StudySnapshot) -> str:
+    left = max(0, snapshot.study.budget - len(snapshot.ended))
+    return f"{len(snapshot.ended)}/{snapshot.study.budget}" + (f"\n{left} left" if left else "")
+
+
+def _jobs(snapshot: StudySnapshot, enqueued: int) -> Text:
+    failed = snapshot.count(TrialState.FAILED)
+    counts = {"running": len(snapshot.running), "waiting": snapshot.waiting, "enqueued": enqueued, "failed": failed}
+    lines = [
+        Text(f"{count} {what}", style="red" if what == "failed" else "") for what, count in counts.items() if count
+    ]
+    return Text("\n").join(lines) if lines else Text("-")
+
+
+def _hours(snapshot: StudySnapshot) -> str:
+    used, budget = snapshot.device_seconds / 3600.0, snapshot.study.budget_hours
+    return rounded(used) if budget is None else f"{rounded(used)}/{budget:g}\n{rounded(max(0.0, budget - used))} left"
 
 
 def _best(snapshot: StudySnapshot) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator.labels import duration, end_text, metric_text, number_text, roughly, rounded, short_keys, short_metric
 from orchestrator.snapshot import StudySnapshot
+from orchestrator.tables import StudyState
 from orchestrator.views import StudyView, TrialFront, TrialState, spread
 
 WIDE = 118  # columns from which front and ended trials stand side by side
@@ -53,6 +54,8 @@ def _head(snapshot: StudySnapshot, elapsed: float | None) -> RenderableType:
     line.add_column(justify="right")
     name = Text(snapshot.study.name, style="bold")
     name.append(f"  {snapshot.study.state}", style="cyan")
+    if snapshot.study.state == StudyState.STOPPED and snapshot.study.state_detail:
+        name.append(f"  {snapshot.study.state_detail}", style="yellow")
     times = Text()
     if elapsed is not None:
         times.append(f"{duration(elapsed)} so far", style="bright_black")
@@ -71,9 +74,15 @@ def _bar(snapshot: StudySnapshot) -> RenderableType:
     line.add_column()
     line.add_row(
         ProgressBar(total=max(total, 1), completed=done, complete_style="cyan", finished_style="green"),
-        Text.assemble((f"{done}", "bold"), f" of {snapshot.study.budget} trials"),
+        Text.assemble((f"{done}", "bold"), f" of {snapshot.study.budget} trials{_hours(snapshot)}"),
     )
     return line
+
+
+def _hours(snapshot: StudySnapshot) -> str:
+    """Return how much of a budget in hours is used, where there is one."""
+    hours = snapshot.study.budget_hours
+    return "" if hours is None else f", {rounded(snapshot.device_seconds / 3600.0)} of {hours:g} h"
 
 
 def _figures(snapshot: StudySnapshot) -> Text:

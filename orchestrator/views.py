@@ -98,6 +98,7 @@ class StudyView:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     parameters: tuple[Parameter, ...]
+    budget_hours: float | None = None
 
     @property
     def directions(self) -> list[str]:
@@ -198,6 +199,7 @@ def study_view(row: StudyRow, now: float) -> StudyView:
         objectives=tuple(Objective(o["metric"], o["direction"]) for o in space["objectives"]),
         constraints=tuple(Constraint(c["metric"], c.get("max"), c.get("min")) for c in space.get("constraints") or ()),
         parameters=tuple(_parameter(key, p) for key, p in (space.get("parameters") or {}).items()),
+        budget_hours=(space.get("budget") or {}).get("hours"),
     )
 
 

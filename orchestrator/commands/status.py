@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleDimensions
 from orchestrator.commands.options import StorageOption
 from orchestrator.overview import (
     failures_table,
+    read_enqueued,
     read_failures,
     read_studies,
     read_workers,
@@ -40,7 +41,7 @@ def command(
         if not studies:
             console.print(f"{database.masked_url} holds no study yet: start one with `spikebench-search --space ...`")
             return
-        console.print(studies_table(studies, console.width))
+        console.print(studies_table(studies, read_enqueued(database), console.width))
     with database.read() as connection:
         now = database.now(connection)
     workers = read_workers(database, study_id)

@@ -34,7 +34,18 @@ def test_status_shows_studies_workers_and_failures(
 ) -> None:
     assert run(["status"], monkeypatch) == 0
     text = capsys.readouterr().out
-    for expected in ("stal_loss", "20/60", "interrupted", "neuron_threshold", "complete", "accuracy 9", "days ago"):
+    for expected in (
+        "stal_loss",
+        "20/60",
+        "40 left",
+        "1 running",
+        "1 failed",
+        "interrupted",
+        "neuron_threshold",
+        "complete",
+        "accuracy 9",
+        "days ago",
+    ):
         assert expected in text
     worker = next(line for line in text.splitlines() if line.startswith("gpubox") and "stal_loss" in line)
     assert worker.split()[1:5] == ["4711", "cuda:0", "stal_loss", "20"]

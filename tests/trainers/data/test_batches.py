@@ -80,6 +80,13 @@ def test_augmentation_differs_between_epochs_and_images_and_stays_in_range() -> 
     assert values.max() <= 1.0
 
 
+def test_each_image_of_an_epoch_draws_for_itself() -> None:
+    same = Split(numbered(1, 3, 16).images.expand(12, -1, -1, -1), torch.arange(12))
+    transform = make_transform(AUGMENTED, (3, 16, 16))
+    images = next(TrainBatches(same, batch_size=12, seed=1, device=CPU, transform=transform).epoch(0))[0]
+    assert len({tuple(image.flatten().tolist()) for image in images}) == 12
+
+
 def test_loading_draws_nothing_from_the_runs_generators() -> None:
     torch.manual_seed(0)
     np.random.seed(0)

@@ -148,6 +148,15 @@ def test_resizing_spreads_counts_unless_it_picks_the_nearest(tmp_path: Path) -> 
     assert _ReadClip(FRAMES, 64, "nearest")(tmp_path / "a.npz").max() == 0.0
 
 
+def test_where_nothing_happened_resizing_leaves_nothing(tmp_path: Path) -> None:
+    frames = np.zeros((FRAMES, 2, 128, 128))
+    frames[:, :, 64, 64] = 9.0
+    np.savez(tmp_path / "a.npz", frames=frames)
+    clip = _ReadClip(FRAMES, 48, "bicubic")(tmp_path / "a.npz")
+    assert clip.min() == 0.0  # the weights of bicubic resizing are negative beside an event
+    assert (clip > 0).any()
+
+
 def test_n_caltech101_has_its_classes_counted(tmp_path: Path) -> None:
     write_frames(tmp_path / FOLDER, [f"class_{number:03}" for number in range(101)], 2, side=4, width=6)
     bundle = load_data(section(tmp_path, "n_caltech101", image_size=8))

@@ -1,0 +1,56 @@
+"""A search whose stop rules end trials early: they are told so, shown so, and leave the front to the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from searching import finish, query, start, write_space
+
+from orchestrator.database import open_database
+from orchestrator.history import read_history
+from orchestrator.labels import END_REASONS
+from orchestrator.report import render_report
+from orchestrator.tables import EndReason
+
+pytestmark = pytest.mark.system
+
+EPOCHS = 60  # of 50 ms each, against the second that a decision may take
+
+
+def test_rungs_and_a_hard_constraint_end_trials(tmp_path: Path) -> None:
+    space = write_space(
+        tmp_path,
+        trainer="fake_trainers:steady",
+        overrides={"loss.name": "ce_ss", "training.epochs": EPOCHS},
+        parameters={"loss.omega": {"type": "categorical", "choices": [1e-6, 1e-5, 2e-4, 5e-4]}},
+        objectives=[
+            {"metric": "val_accuracy", "direction": "maximize"},
+            {"metric": "val_loss", "direction": "minimize"},  # the same for all trials at the same epoch
+        ],
+        constraints=[{"metric": "val_spike_density", "max": 5.0, "hard": True}],
+        stop={"rungs": {"first": 2, "factor": 2, "min_trials": 3}, "constraint": {"grace": 1, "epochs": 2}},
+        budget={"trials": 12},
+    )
+    output = finish(tmp_path, start(tmp_path, space))
+    assert "is complete: 12 of 12" in output
+    ended = query(
+        tmp_path,
+        "SELECT trial_number, end_reason, state, told, params, max(epoch) FROM sb_jobs JOIN sb_epochs"
+        " ON job_id = sb_jobs.id GROUP BY job_id ORDER BY trial_number",
+    )
+    early = {number: reason for number, reason, *_ in ended if reason != EndReason.FINISHED}
+    assert set(early.values()) == {EndReason.RUNG, EndReason.CONSTRAINT}, output
+    for number, reason, state, told, params, epochs in ended:
+        assert (state, told) == ("done", 1)
+        assert (epochs < EPOCHS) == (number in early)
+        assert (reason == EndReason.CONSTRAINT) == ("1e-06" in params)
+    states = dict(query(tmp_path, "SELECT number, state FROM trials"))
+    assert states == {number: "PRUNED" if number in early else "COMPLETE" for number, *_ in ended}
+    assert f"stopped early: {END_REASONS[EndReason.RUNG].partition(': ')[2]}" in output
+    database = open_database(f"sqlite:///{tmp_path}/study.db")
+    history = read_history(database, "tiny")
+    assert {trial.number for trial in history.front.trials} <= {number for number, *_ in ended} - early.keys()
+    page = render_report(history)
+    assert all(END_REASONS[reason] in page for reason in early.values())
+    database.engine.dispose()

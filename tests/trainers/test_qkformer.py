@@ -135,6 +135,9 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         ({"depth": 2}, r"depth must be at least 3 blocks, got 2"),
         ({"attention": ("ssa",)}, r"attention must have 3 entries, one for each stage, got 1"),
         ({"stage_depths": (1, 1)}, r"stage_depths must have 3 entries, one for each stage, got 2"),
+        ({"embed_dims": 36}, r"embed_dims must be a multiple of 8 for this tokenizer, got 36"),
+        ({"proj_state": "leak"}, r"proj_state must be one of per_sample, batch_leak, got 'leak'"),
+        ({"neuron": "psn", **LEAK}, r"'batch_leak' has T\*B time steps, but Psn has parameters for each of T"),
         ({"layout": "mnist"}, r"unknown layout 'mnist'; known: cifar, imagenet, dvs"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -105,6 +105,14 @@ def test_the_inner_shortcut_needs_a_hidden_width_of_d() -> None:
     assert not differs(lively("sdt", **EVENTS), lively("sdt", **EVENTS, inner_shortcut=False), clips(16))
 
 
+def test_each_half_of_the_mlp_has_the_inner_shortcut() -> None:
+    (block,) = lively("sdt", **EVENTS | {"mlp_ratio": 1.0}).block
+    x = torch.randn(3, 2, 32, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 1
+    attended = x + block.attn(x)
+    half = attended + block.mlp.fc1(attended)
+    assert torch.equal(block(x), half + block.mlp.fc2(half))
+
+
 def test_dead_parameters_change_the_total_alone() -> None:
     arguments = SMALL | {"neuron": "plif"}
     whole, lean = lively("sdt", **arguments), lively("sdt", **arguments, keep_dead_parameters=False)
@@ -135,6 +143,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         ({"img_size": 18}, r"the image side must be a multiple of patch_size \(4\), got 18"),
         ({"num_heads": 5}, r"num_heads \(5\) must divide the width \(32\)"),
         ({"attention": "ssa", "event_pooling": True}, "event_pooling is a part of attention 'sdsa', got"),
+        ({"embed_dims": 36}, r"embed_dims must be a multiple of 8 for this tokenizer, got 36"),
         ({"attention": "sdsaa"}, "unknown attention 'sdsaa'; did you mean 'sdsa'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -129,6 +129,17 @@ def test_the_head_alone_is_drawn() -> None:
     assert float(projection.abs().max()) == pytest.approx(384**-0.5, rel=0.01)  # torch's uniform
 
 
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    for wrong, message in (
+        ({"patch_size": 32}, r"patch_size must be one of 1, 2, 4, 8, 16, got 32"),
+        ({"img_size": 18}, r"the image side must be a multiple of patch_size \(4\), got 18"),
+        ({"embed_dims": 36}, r"embed_dims must be a multiple of 8 for this tokenizer, got 36"),
+        ({"num_heads": 5}, r"num_heads \(5\) must divide the width \(32\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lively("spikingformer_cifar", **SMALL | wrong)
+
+
 # Code base: registered model, arguments, published names of the tokenizer's and the MLPs' layers.
 CODES: dict[str, tuple[str, dict[str, Any], list[str], str]] = {
     "cifar10 and cifar100": (

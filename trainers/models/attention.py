@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -128,7 +128,7 @@ class SpikingAttention(nn.Module):
             as the code that QKFormer's checkpoints were trained with does.
 
     Raises:
-        ValueError: the heads do not divide D, or the product is unknown.
+        ValueError: the heads do not divide D, the product is unknown, or the last neuron cannot leak.
     """
 
     def __init__(
@@ -160,6 +160,11 @@ class SpikingAttention(nn.Module):
         )
         self.proj = ConvBn(dim, dim, bias=proj_bias)
         self.proj_neuron = neurons.make("attention") if output_neuron else nn.Identity()
+        if proj_state not in get_args(ProjState):
+            raise ValueError(f"proj_state must be one of {', '.join(get_args(ProjState))}, got '{proj_state}'")
+        if proj_state == "batch_leak" and getattr(self.proj_neuron, "needs_all_steps", False):
+            kind = type(self.proj_neuron).__name__
+            raise ValueError(f"proj_state 'batch_leak' has T*B time steps, but {kind} has parameters for each of T")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [T, B, D, H, W] of [T, B, D, H, W]."""

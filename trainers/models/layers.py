@@ -143,6 +143,12 @@ class UnusedNeuron(nn.Module):
             self.register_parameter(name, parameter)
 
 
+def check_width(embed_dims: int, multiple: int) -> None:
+    """Raise ValueError where the stages of a tokenizer cannot have whole fractions of the width D."""
+    if embed_dims % multiple:
+        raise ValueError(f"embed_dims must be a multiple of {multiple} for this tokenizer, got {embed_dims}")
+
+
 def halvings(img_size: int, patch_size: int, fewest: int, most: int) -> int:
     """Return how often a tokenizer halves the sides to make one token of each patch.
 

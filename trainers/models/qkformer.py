@@ -16,7 +16,7 @@ from timm.models import register_model
 from trainers.models.attention import ProjState, SpikingAttention
 from trainers.models.backbone import SpikingTransformer, build
 from trainers.models.blocks import Block, SpikingMlp
-from trainers.models.layers import ConvBnNeuron, draw_weights, halvings
+from trainers.models.layers import ConvBnNeuron, check_width, draw_weights, halvings
 from trainers.models.neuron_options import NeuronOptions, Neurons
 
 Entry = TypeVar("Entry", str, int)
@@ -153,6 +153,7 @@ class QkFormer(SpikingTransformer):
         if layout not in LAYOUTS:
             raise ValueError(f"unknown layout '{layout}'; known: {', '.join(LAYOUTS)}")
         plan = LAYOUTS[layout]
+        check_width(embed_dims, plan.stem[0])
         count = len(plan.stages)
         widths = [embed_dims // divisor for divisor in plan.stages]
         super().__init__(

@@ -15,7 +15,16 @@ from timm.models import register_model
 from trainers.models.attention import SpikeDrivenSelfAttention, SpikingAttention
 from trainers.models.backbone import build
 from trainers.models.blocks import Block, SpikingMlp
-from trainers.models.layers import ConvBn, ConvBnNeuron, NeuronConvBn, UnusedNeuron, draw_weights, halve, halvings
+from trainers.models.layers import (
+    ConvBn,
+    ConvBnNeuron,
+    NeuronConvBn,
+    UnusedNeuron,
+    check_width,
+    draw_weights,
+    halve,
+    halvings,
+)
 from trainers.models.neuron_options import NeuronOptions, Neurons
 from trainers.models.token_transformer import TokenTransformer
 
@@ -38,6 +47,7 @@ class SdtTokenizer(nn.Module):
 
     def __init__(self, in_channels: int, dim: int, pools: int, neurons: Neurons, *, keep_dead_parameters: bool) -> None:
         super().__init__()
+        check_width(dim, 8)
         widths = (in_channels, dim // 8, dim // 4, dim // 2)
         pooled = [stage >= _STAGES - pools for stage in range(_STAGES)]
         self.stages = nn.ModuleList(

@@ -15,7 +15,7 @@ from timm.models import register_model
 from trainers.models.attention import SpikingAttention
 from trainers.models.backbone import build
 from trainers.models.blocks import Block, SpikingMlp
-from trainers.models.layers import ConvBn, NeuronConvBn, draw_weights, halvings
+from trainers.models.layers import ConvBn, NeuronConvBn, check_width, draw_weights, halvings
 from trainers.models.neuron_options import NeuronOptions, Neurons
 from trainers.models.token_transformer import TokenTransformer
 
@@ -35,6 +35,7 @@ class MembraneTokenizer(nn.Module):
 
     def __init__(self, in_channels: int, dim: int, pools: int, neurons: Neurons) -> None:
         super().__init__()
+        check_width(dim, 8)
         widths = [dim // divisor for divisor in _WIDTHS]
         pooled = [stage >= _FIRING_STAGES - pools for stage in range(_FIRING_STAGES)]
         self.stages = nn.ModuleList([ConvBn(in_channels, widths[0], 3)])

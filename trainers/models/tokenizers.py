@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainers.models.layers import ConvBnNeuron, Pooling, halvings
+from trainers.models.layers import ConvBnNeuron, Pooling, check_width, halvings
 from trainers.models.neuron_options import Neurons
 from trainers.registry import Registry
 
@@ -66,7 +66,7 @@ def spiking_patch_splitting(
     Raises:
         ValueError: a size is not the multiple or the power of two it must be.
     """
-    _check_width(embed_dims, 8)
+    check_width(embed_dims, 8)
     first_pool = _SPS_STAGES - halvings(img_size, patch_size, 0, _SPS_STAGES)
     widths = [in_channels, *(embed_dims * 2**stage // 8 for stage in range(_SPS_STAGES))]
     pools: list[Pooling] = ["after_neuron" if stage >= first_pool else "none" for stage in range(_SPS_STAGES)]
@@ -127,7 +127,7 @@ def two_convolutions(
     Raises:
         ValueError: a size is not the multiple or the power of two it must be.
     """
-    _check_width(embed_dims, 4)
+    check_width(embed_dims, 4)
     halvings(img_size, patch_size, 2, 5)
     widths, strides = [in_channels, embed_dims // 4, embed_dims], [patch_size // 4, 1]
     stages = [
@@ -135,8 +135,3 @@ def two_convolutions(
         for before, after, stride in zip(widths[:-1], widths[1:], strides, strict=True)
     ]
     return Tokenizer(stages, [patch_size // 2, patch_size], neurons)
-
-
-def _check_width(embed_dims: int, multiple: int) -> None:
-    if embed_dims % multiple:
-        raise ValueError(f"embed_dims must be a multiple of {multiple} for this tokenizer, got {embed_dims}")

@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util import CommandError
+from sqlalchemy import Connection
 
 from orchestrator.database import Database, schema_lock
 from orchestrator.errors import StorageError
@@ -18,6 +19,16 @@ from orchestrator.tables import Base
 VERSION_TABLE = "sb_alembic_version"
 PACKAGE = Path(__file__).resolve().parent
 REVISIONS = PACKAGE.parent / "revisions"
+
+
+def configuration(connection: Connection) -> Config:
+    """Return what Alembic needs to migrate our tables over a connection."""
+    config = Config()
+    config.set_main_option("script_location", str(PACKAGE))
+    config.set_main_option("version_locations", str(REVISIONS))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
 
 
 def upgrade(database: Database) -> None:
@@ -29,14 +40,9 @@ def upgrade(database: Database) -> None:
     Raises:
         StorageError: the tables are of a later version of spikebench.
     """
-    config = Config()
-    config.set_main_option("script_location", str(PACKAGE))
-    config.set_main_option("version_locations", str(REVISIONS))
-    config.set_main_option("path_separator", "os")
     with schema_lock(database) as connection:
-        config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            command.upgrade(configuration(connection), "head")
         except CommandError as error:
             raise StorageError(
                 f"{database.masked_url}: its tables are newer than this spikebench knows ({error}): install a newer one"

@@ -11,12 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,34 +21,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import func, select
 
 from benchmarks.baselines import run_optuna, run_ray, start_ray, stop_ray
 from benchmarks.databases import NewUrl, postgresql_urls, sqlite_urls
 from benchmarks.machine import describe, machine_facts, wide_console
-from benchmarks.problem import EPOCHS, RANGES
-from orchestrator.database import open_database
-from orchestrator.tables import JobRow, JobState
+from benchmarks.searches import end_times, run_search, write_space
 
-ROOT = Path(__file__).resolve().parents[1]
 BASELINE = "raw Optuna, hardened"
-BASE = f"""\
-model: {{name: stal_srnn}}
-loss: {{name: ce_ss}}
-training: {{epochs: {EPOCHS}}}
-"""
-SPACE = """\
-name: overhead
-base: base.yaml
-parameters:
-{parameters}
-objectives:
-  - {{metric: val_accuracy, direction: maximize}}
-sampler: {{name: tpe, seed: 0}}
-budget: {{trials: {trials}}}
-workers: {{count: {workers}, threads: 1}}
-trainer: benchmarks.trivial_trainer:train
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,38 +54,13 @@ def run_spikebench(url: str, workers: int, trials: int, folder: Path) -> tuple[f
     """Run the command a user runs.
 
     Returns:
-        Seconds from the first job's creation to the last job's end by the database's clock, and of the whole process.
+        Seconds of so many trials once the workers are there, as raw Optuna's and Ray's are: from the first trial's end
+        to the last one's, by the database's clock, with the first trial's share added; and of the whole process.
     """
-    parameters = "\n".join(
-        f"  {name}: {{type: float, low: {low}, high: {high}, log: true}}" for name, (low, high) in RANGES.items()
-    )
-    space = folder / "overhead.yaml"
-    (folder / "base.yaml").write_text(BASE, encoding="utf-8")
-    space.write_text(SPACE.format(parameters=parameters, trials=trials, workers=workers), encoding="utf-8")
-    command = [str(Path(sys.executable).parent / "spikebench-search"), "--space", str(space)]
-    command += ["--workers", str(workers), "--trials", str(trials)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPIKEBENCH_STORAGE": url, "CUDA_VISIBLE_DEVICES": ""}
-    begun = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
-    )
-    whole = time.perf_counter() - begun
-    if done.returncode:
-        raise RuntimeError(
-            f"spikebench-search ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        )
-    return _seconds_in_database(url, trials), whole
-
-
-def _seconds_in_database(url: str, trials: int) -> float:
-    database = open_database(url)
-    statement = select(func.count(), func.min(JobRow.created_at), func.max(JobRow.ended_at))
-    with database.read() as connection:
-        done, first, last = connection.execute(statement.where(JobRow.state == JobState.DONE)).one()
-    database.engine.dispose()
-    if done != trials or last is None:
-        raise RuntimeError(f"{done} of {trials} trials are done in {database.masked_url}")
-    return float(last - first)
+    write_space(folder)
+    whole = run_search(url, folder, workers, trials)
+    ends = end_times(url, trials)
+    return (ends[-1] - ends[0]) * trials / (trials - 1), whole
 
 
 # --- the three systems ------------------------------------------------------------------------------------------------

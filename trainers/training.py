@@ -16,7 +16,7 @@ from trainers import checkpoint as checkpoints
 from trainers.data import load_data
 from trainers.data.batches import TrainBatches
 from trainers.determinism import capture_rng, reproducible, restore_rng
-from trainers.evaluation import cost_table_of, measure
+from trainers.evaluation import energy_meter, measure
 from trainers.factory import build_model
 from trainers.guards import FiniteGuard, check_spikes, choose_device, finite_metrics
 from trainers.neurons import backend_of
@@ -242,7 +242,7 @@ class _Run:
             batch_size=training.eval_batch_size or training.batch_size,
             seed=training.seed,
             num_classes=self._classes,
-            cost_table=cost_table_of(self._config),
+            energy=energy_meter(self._config, self._updater.evaluated_model),
             between=self._ask,
         )
         metrics.update({f"val_{name}": value for name, value in measured.items()})

@@ -71,7 +71,7 @@ def test_a_flipped_switch_is_noticed(case: str, changes: dict[str, Any], fails_a
     ],
 )
 def test_a_file_with_official_keys_gives_the_reference_logits(case: str, tmp_path: Path) -> None:
-    """As the training scripts save it: a dictionary with the weights inside, next to the options of the run."""
+    """The file is as the training scripts save it: the weights are inside, beside the options of the run."""
     run = Run(CASES[case], "as_released", "eval")
     torch.save(
         {"state_dict": run._filled(), "args": argparse.Namespace(lr=1e-3), "epoch": 3}, tmp_path / "official.pth"

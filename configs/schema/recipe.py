@@ -84,6 +84,9 @@ class Training(Section):
     seed: int = Field(42, ge=0, description="seed of weights, data order, dropout and augmentation")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU if there is one")
     amp: Literal["off", "fp16", "bf16"] = Field("off", description="automatic mixed precision")
+    memory: Literal["none", "checkpoint", "spikingjelly"] = Field(
+        "none", description="what is computed again to save memory: blocks; spikingjelly keeps their inputs as bytes"
+    )
     clip_grad_norm: Positive | None = Field(None, description="largest gradient norm; null does not clip")
     ema_decay: float | None = Field(None, gt=0.0, lt=1.0, description="decay of averaged weights, then validated")
     deterministic: bool = Field(True, description="refuse operations that are not reproducible")

@@ -183,3 +183,10 @@ def test_a_pre_trained_encoder_is_loaded(tmp_path: Path) -> None:
     assert not torch.equal(model.classifier.fc1.weight, trained.classifier.fc1.weight)
     with pytest.raises(CheckpointError, match="do not fit the encoder"):
         build(spikformer(encoder={"checkpoint": str(path)}))
+
+
+def test_memory_is_saved_where_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(factory, "save_memory", lambda model, how: asked.append(how))
+    build(spikformer(training={"memory": "checkpoint"}))
+    assert asked == ["checkpoint"]

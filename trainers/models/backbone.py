@@ -36,6 +36,7 @@ class SpikingTransformer(nn.Module):
 
     embedding_layer: ClassVar[str]
     embeddings_time_dim: ClassVar[int] = 0
+    adds_spikes: ClassVar[bool] = True  # what goes from block to block are sums of spikes, not membranes
 
     def __init__(
         self,

@@ -191,6 +191,7 @@ class Sdt(TokenTransformer):
     """
 
     embedding_layer = "patch_embed.rpe.neuron"
+    adds_spikes = False
 
     def __init__(
         self,

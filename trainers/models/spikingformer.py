@@ -83,6 +83,7 @@ class Spikingformer(TokenTransformer):
     """
 
     embedding_layer = f"patch_embed.stages.{_FIRING_STAGES}.neuron"
+    adds_spikes = False
 
     def __init__(
         self,

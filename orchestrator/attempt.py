@@ -38,6 +38,7 @@ from trainers.protocol import EpochReport, RunFacts, SavedCheckpoint, Verdict
 
 LOOK_SECONDS = 1.0  # how soon a trial hears that it is cancelled or its study paused
 GATHER_SECONDS = 0.05  # what a trial says within so short a time is written together
+RETRY_SECONDS = 1.0  # between two attempts to reach a database that is away
 STOP_PATIENCE_SECONDS = 10.0  # a trial that shall end leaves nothing behind that is worth waiting for
 DUMP_SECONDS = 1.0  # time for a trial that hangs to write its stack into its log
 LONGEST_SILENCE_OF_DATABASE = 3600.0  # a finished trial's result is worth waiting for
@@ -70,6 +71,7 @@ class Attempt:
         self._next_beat = time.monotonic() + beat_seconds()  # the claim was the first
         self._next_look = time.monotonic() + LOOK_SECONDS
         self._kill_at = math.inf
+        self._away = False  # the database
         self._pipe_open = True
         hang_seconds = self._spec.config.get("training", {}).get("hang_seconds")
         self._hang_seconds = math.inf if hang_seconds is None else float(hang_seconds)
@@ -174,7 +176,8 @@ class Attempt:
                     self._end = self._end or message
                 elif message != ALIVE:
                     self._outbox.append(message)
-                    self._next_beat = min(self._next_beat, time.monotonic() + GATHER_SECONDS)
+                    if not self._away:
+                        self._next_beat = min(self._next_beat, time.monotonic() + GATHER_SECONDS)
         except (EOFError, OSError):
             self._pipe_open = False
 
@@ -183,13 +186,16 @@ class Attempt:
         try:
             verdict, reason = self._database.write(self._write, patience)
         except StorageError as error:
-            log.warning("trial %d goes on without the database: %s", self._held.trial_number, error)
-            self._next_beat = time.monotonic() + 1.0
+            if not self._away:
+                log.warning("trial %d goes on without the database: %s", self._held.trial_number, error)
+            self._away = True
+            self._next_beat = time.monotonic() + RETRY_SECONDS
             return
         except DBAPIError as error:  # not away: it refuses what this trial reports, and would refuse it again
             self._refuse(error)
             self._kill()
             return
+        self._away = False
         self._outbox.clear()
         self._next_beat = time.monotonic() + beat_seconds()
         if verdict is not Verdict.CONTINUE:
@@ -260,7 +266,7 @@ class Attempt:
             code = None if self._handle is None else self._handle.process.exitcode
             reason, how = reason_of_exit(code, kernel_killed=killed)
             return reason, f"the trial's process ended without a word ({how}); {log}"
-        if self._end.reason is EndReason.FINISHED and self._sent is Verdict.STOP:
+        if self._end.reason is EndReason.CANCELLED:
             return EndReason(self._reason_to_stop or EndReason.CANCELLED), self._end.detail
         detail = self._end.detail
         if self._end.reason not in (EndReason.FINISHED, EndReason.PREEMPTED) and self._handle is not None:

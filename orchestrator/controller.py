@@ -59,6 +59,7 @@ class Controller:
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
         self._reap_at = 0.0
+        self._spare_until = 0.0  # until then nobody is taken for dead who was only not heard
         self._show_at = 0.0
         self._away_since: float | None = None  # the database
         self._open = 0  # jobs that are pending or running
@@ -106,6 +107,7 @@ class Controller:
 
     def _try_tick(self) -> None:
         """Do everything that is due; while the database is away trials go on, and the study does when it is back."""
+        began = time.monotonic()
         try:
             if self._away_since is not None:
                 self._ask_tell.recover()
@@ -121,13 +123,15 @@ class Controller:
             elif now - self._away_since > LONGEST_OUTAGE_SECONDS:
                 raise
         else:
+            if time.monotonic() - began > beat_seconds():  # it waited for the database
+                self._spare_the_silent()
             if self._away_since is not None:
                 self._away_since = None
                 self._view.note("the database is back")
 
     def _spare_the_silent(self) -> None:
         """Give workers the time of a lease to be heard again: they could not renew theirs either."""
-        self._reap_at = time.monotonic() + lease_seconds()
+        self._spare_until = time.monotonic() + lease_seconds()
 
     def _tick(self) -> None:
         """Do everything that is due; cheap when nothing is."""
@@ -205,7 +209,7 @@ class Controller:
 
         def action(connection: SqlConnection) -> list[int]:
             end_workers(connection, dead)
-            return return_lost(connection, dead, self._study.id)
+            return return_lost(connection, dead, self._study.id, expired=time.monotonic() >= self._spare_until)
 
         for number in self._database.write(action):
             self._view.note(f"trial {number} lost its worker; it goes on from its last checkpoint")

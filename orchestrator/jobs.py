@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, ScalarSelect, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, case, func, insert, select, update
 
 from orchestrator.database import Database, database_now
 from orchestrator.errors import LeaseLostError
@@ -297,19 +297,24 @@ def _what_follows(connection: Connection, held: Claim, reason: EndReason) -> tup
     return next_state(reason, before), held.halvings
 
 
-def return_lost(connection: Connection, lost_owners: Sequence[str] = (), study_id: int | None = None) -> list[int]:
+def return_lost(
+    connection: Connection, lost_owners: Sequence[str] = (), study_id: int | None = None, *, expired: bool = True
+) -> list[int]:
     """Give back the jobs whose lease ran out, or whose owner is known to be dead; they go on under their number.
 
     Args:
         connection: a writing transaction.
         lost_owners: ids of workers that are certainly dead.
         study_id: only jobs of this study; None takes all.
+        expired: leases that ran out count; not when nobody could renew them, because the database was away.
 
     Returns:
         Trial numbers that were given back.
     """
-    expired = (JobRow.lease_until < database_now()) | JobRow.owner.in_(lost_owners)
-    query = update(JobRow).where(JobRow.state == JobState.LEASED, expired)
+    lost: ColumnElement[bool] = JobRow.owner.in_(lost_owners)
+    if expired:
+        lost = lost | (JobRow.lease_until < database_now())
+    query = update(JobRow).where(JobRow.state == JobState.LEASED, lost)
     if study_id is not None:
         query = query.where(JobRow.study_id == study_id)
     rows = connection.execute(

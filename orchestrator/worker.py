@@ -15,7 +15,7 @@ import psutil
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.attempt import LONGEST_SILENCE_OF_DATABASE, Attempt
-from orchestrator.database import open_database
+from orchestrator.database import Database, is_transient, open_database
 from orchestrator.doorbell import Doorbell
 from orchestrator.errors import StorageError
 from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_workers, register_worker, work_waits
@@ -69,7 +69,7 @@ class Worker:
         self._settings = settings
         self._doorbell = doorbell
         self._beat_at = 0.0
-        self._database = open_database(settings.url)
+        self._database = _open_patiently(settings.url, doorbell)
         self._identity = identity(settings.slot)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["orchestrator.trial_process", *settings.preload])
@@ -101,9 +101,12 @@ class Worker:
         with contextlib.suppress(DBAPIError), self._database.read() as connection:  # if it is away, `write` waits
             if not work_waits(connection, self._settings.study_id):
                 return None
-        return self._database.write(
-            lambda connection: claim(connection, self._identity, self._settings.study_id), LONGEST_SILENCE_OF_DATABASE
-        )
+        try:
+            return self._database.write(
+                lambda connection: claim(connection, self._identity, self._settings.study_id), patience=0.0
+            )
+        except StorageError:  # it is away: look again later, and hear meanwhile when to leave
+            return None
 
     def _idle(self) -> None:
         """Wait for a ring, or until it is time to look again: jobs also come back from workers that left or died."""
@@ -112,6 +115,24 @@ class Worker:
             self._beat_at = time.monotonic() + beat_seconds()
             with contextlib.suppress(StorageError):
                 self._database.write(lambda connection: beat(connection, self._identity.id), patience=0.0)
+
+
+def _open_patiently(url: str, doorbell: Doorbell) -> Database:
+    """Open the database; one that was there when the study was opened and is away now is waited for.
+
+    Raises:
+        StorageError: it cannot be opened, and waiting does not help or this worker shall leave.
+    """
+    deadline = time.monotonic() + LONGEST_SILENCE_OF_DATABASE
+    while True:
+        try:
+            return open_database(url)
+        except StorageError as error:
+            cause = error.__cause__
+            away = isinstance(cause, DBAPIError) and is_transient(cause)
+            if not away or doorbell.leaving or time.monotonic() > deadline:
+                raise
+        doorbell.hear(POLL_SECONDS)
 
 
 def identity(slot: Slot) -> WorkerIdentity:

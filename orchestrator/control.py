@@ -129,6 +129,7 @@ def _not_cancelled(database: Database, study: StudyRow, number: int) -> ControlE
     if number in reasons:
         return ControlError(f"trial {number} of study '{study.name}' has ended already ({reasons[number]})")
     there = f"its trials are 0 to {max(reasons)}" if reasons else "it has no trial yet"
+    there += "; one that is enqueued can be cancelled when it has its turn" if number > max(reasons, default=-1) else ""
     return TrialNotFoundError(f"study '{study.name}' has no trial {number}: {there}")
 
 

@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import uuid
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,6 +108,21 @@ def slots(
     fraction = gpu_fraction or 1.0 / (per_gpu or math.ceil(count / len(found)))
     chosen = [found[number % len(found)] for number in range(count)]
     return [Slot(gpu.device, each, Seat(gpu.uuid, gpu.memory_mb, fraction * gpu.memory_mb)) for gpu in chosen]
+
+
+def described(places: Sequence[Slot]) -> str:
+    """Return places in words: "4 workers (2 on cuda:0, 2 on cuda:1) with 8 threads each".
+
+    Args:
+        places: at least one, each with the same threads.
+    """
+    devices = Counter(place.device for place in places)
+    where = ", ".join(f"{count} on {device}" for device, count in devices.items()) if len(devices) > 1 else ""
+    threads, count = places[0].threads, len(places)
+    return (
+        f"{count} worker{'s' * (count > 1)} {f'({where})' if where else f'on {places[0].device}'} "
+        f"with {threads} thread{'s' * (threads > 1)}{' each' * (count > 1)}"
+    )
 
 
 @cache

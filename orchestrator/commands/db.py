@@ -25,14 +25,14 @@ class Action(StrEnum):
 
 def command(
     action: Annotated[
-        Action, typer.Argument(help="init makes the tables, upgrade migrates them, check says whether all is well.")
+        Action,
+        typer.Argument(help="init makes the tables, upgrade migrates them, check leaves with 1 if any is wrong."),
     ],
     storage: StorageOption = None,
 ) -> None:
     """Make, migrate or check the tables of a database: Optuna's and spikebench's own.
 
-    A search does the first two by itself; do them beforehand where searches may not create tables. check leaves with 1
-    when something is wrong.
+    A search does the first two by itself; do them beforehand where searches may not create tables.
     """
     console = Console(highlight=False)
     database = open_database(storage_url(storage), create=action is Action.INIT, tables=False)

@@ -18,7 +18,7 @@ from search_spaces.space import CheckedSpace
 def command(
     study: Annotated[str, typer.Argument(help="Name of the study.")],
     parameters: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="The parameters that you choose.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="The parameters that you choose.")
     ] = None,
     storage: StorageOption = None,
 ) -> None:

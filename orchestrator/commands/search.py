@@ -29,7 +29,7 @@ from orchestrator.executors.base import Executor
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.live import make_view
 from orchestrator.one_machine import refuse_other_machines
-from orchestrator.slots import slots
+from orchestrator.slots import described, slots
 from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
 from orchestrator.tables import StudyState
@@ -83,8 +83,7 @@ def command(
     database = open_database(storage_url(storage), create=True)
     opened = open_study(database, checked, name=study, trials=trials)
     executor = LocalExecutor(database.url, opened.id, places, modules_of(checked.space.trainer))
-    workers_are = f"{len(places)} workers on {places[0].device} with {places[0].threads} threads each"
-    run_study(console, database, opened, Crew(executor, workers_are, places[0].threads), runs_dir)
+    run_study(console, database, opened, Crew(executor, described(places), places[0].threads), runs_dir)
 
 
 @dataclass(frozen=True, slots=True)

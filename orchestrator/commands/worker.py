@@ -22,7 +22,7 @@ from orchestrator.commands.options import (
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.one_machine import refuse_other_machines
 from orchestrator.schema import open_ready
-from orchestrator.slots import slots
+from orchestrator.slots import described, slots
 from orchestrator.study import require_row
 from orchestrator.trial_process import OUR_TRAINER
 
@@ -59,7 +59,8 @@ def command(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     console.print(
-        f"{len(places)} workers on {', '.join(place.device for place in places)} for {database.masked_url}",
+        f"{described(places)} for {f'study {study} of ' if study else ''}{database.masked_url}; "
+        "Ctrl-C gives their trials back and leaves",
         soft_wrap=True,
     )
     executor.start()

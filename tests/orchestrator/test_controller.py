@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -194,6 +196,18 @@ def test_a_pause_without_a_controller_holds_the_next_one(scene: Scene) -> None:
         lambda: resume(scene.database, scene.row),
     )
     assert state is StudyState.COMPLETE
+
+
+def test_a_controller_that_is_interrupted_in_a_pause_leaves_the_study_paused(scene: Scene) -> None:
+    state = scene.play(
+        lambda: scene.states() == ["leased"] * 2,
+        lambda: pause(scene.database, scene.row),
+        lambda: scene.states() == ["pending"] * 2,
+        lambda: time.sleep(1.0),
+        lambda: os.kill(os.getpid(), signal.SIGINT),
+    )
+    assert state is StudyState.PAUSED
+    assert (scene.row.state, scene.row.controller) == ("paused", None)
 
 
 def test_a_cancelled_trial_counts_but_is_no_failure_and_has_no_values(scene: Scene) -> None:

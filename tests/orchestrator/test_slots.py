@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator import slots as module
 from orchestrator.placement import Seat
-from orchestrator.slots import Gpu, Slot, cpu_cores, gpus, host_identity, slots
+from orchestrator.slots import Gpu, Slot, cpu_cores, described, gpus, host_identity, slots
 
 SMI = "0, GPU-aaa, NVIDIA H100, 81559, 570.1\n1, GPU-bbb, NVIDIA H100, 81559, 570.1\n"
 
@@ -91,6 +91,18 @@ def test_cuda_visible_devices_is_respected(monkeypatch: pytest.MonkeyPatch, visi
 )
 def test_cores_are_shared_out_and_never_oversubscribed(workers: object, threads: object, expected: list[Slot]) -> None:
     assert slots(workers, threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ([Slot("cpu", 1)], "1 worker on cpu with 1 thread"),
+        ([Slot("cpu", 2)] * 2, "2 workers on cpu with 2 threads each"),
+        ([Slot("cuda:0", 8), Slot("cuda:1", 8)] * 2, "4 workers (2 on cuda:0, 2 on cuda:1) with 8 threads each"),
+    ],
+)
+def test_places_are_told_in_words(places: list[Slot], words: str) -> None:
+    assert described(places) == words
 
 
 def test_this_machine_has_cores_and_a_name() -> None:

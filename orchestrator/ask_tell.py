@@ -14,8 +14,8 @@ from optuna.trial import Trial, TrialState
 from sqlalchemy import Connection, Row, Update, func, insert, select, update
 
 from configs.problems import ConfigError
-from configs.resolve import config_hash
 from orchestrator.database import Database, database_now
+from orchestrator.duplicates import Duplicates, Source, copy_curves
 from orchestrator.ledger import ForeignTrialError, Ledger
 from orchestrator.placement import shape_of
 from orchestrator.sampler import make_sampler
@@ -43,6 +43,7 @@ class AskTell:
         self._study = study
         self._runs_dir = runs_dir
         self._threads = threads
+        self._duplicates = Duplicates(database, study.id, study.checked.space)
         self.told = self._count_told()
         self.failures_in_row = 0
 
@@ -76,6 +77,7 @@ class AskTell:
     def recover(self) -> None:
         """Read everything again after the database was away: nobody knows what of the last write has reached it."""
         self._ledger.reload()
+        self._duplicates.forget()
         self.told = self._count_told()
 
     def ask(self) -> int | None:
@@ -93,6 +95,7 @@ class AskTell:
             self._queue(trial)
         except ForeignTrialError:
             self._ledger.reload()
+            self._duplicates.forget()
             return None
         return trial.number
 
@@ -140,22 +143,35 @@ class AskTell:
             "created_at": database_now(),
         }
         try:
-            config = configure(self._study.checked, params)
-        except (
-            ConfigError
-        ) as error:  # these parameters together make no valid configuration: one failed trial, no GPU time
-            base = self._study.checked.base.model_dump(mode="json")
-            values |= {"config": base, "config_hash": "", "state": JobState.FAILED, "end_reason": EndReason.ERROR}
-            values |= {"end_detail": str(error), "ended_at": database_now()}
-        else:
-            plain = config.model_dump(mode="json")
-            values |= {"config": plain, "config_hash": config_hash(config)}
-            values |= {"shape_hash": shape_of(plain, self._study.checked.space.trainer)}
-        self._write(
-            lambda connection, ids: connection.execute(
-                insert(JobRow).values(values | {"optuna_trial_id": ids.get(trial._trial_id, trial._trial_id)})
-            )
-        )
+            settled = self._duplicates.settle(configure(self._study.checked, params))
+        except ConfigError as error:
+            self._insert_job(trial, values | self._refused(error), None)
+            return
+        plain = settled.config.model_dump(mode="json")
+        values |= {"config": plain, "config_hash": settled.hash}
+        values |= {"shape_hash": shape_of(plain, self._study.checked.space.trainer)}
+        if settled.source is not None:
+            trial.set_user_attr("same_as", settled.source.number)
+            values |= settled.source.as_result()
+        self._insert_job(trial, values, settled.source)
+        self._duplicates.remember(settled)
+
+    def _refused(self, error: ConfigError) -> dict[str, Any]:
+        """Return what makes a failed job of parameters that together make no valid configuration: no GPU time."""
+        base = self._study.checked.base.model_dump(mode="json")
+        end = {"state": JobState.FAILED, "end_reason": EndReason.ERROR, "ended_at": database_now()}
+        return {"config": base, "config_hash": "", "end_detail": str(error), **end}
+
+    def _insert_job(self, trial: Trial, values: Mapping[str, Any], source: Source | None) -> None:
+        """Write a trial and its job, with the curves of another trial where it has the result of that one."""
+
+        def action(connection: Connection, ids: Mapping[int, int]) -> None:
+            row = {**values, "optuna_trial_id": ids.get(trial._trial_id, trial._trial_id)}
+            job_id = connection.execute(insert(JobRow).values(row).returning(JobRow.id)).scalar_one()
+            if source is not None:
+                copy_curves(connection, source.job_id, job_id)
+
+        self._write(action)
 
     def _ended_jobs(self) -> Sequence[EndedJob]:
         query = (

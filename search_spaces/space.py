@@ -225,6 +225,9 @@ class Space(Section):
     )
     constraints: tuple[Constraint, ...] = Field((), description="bounds on metrics")
     stop: Stop = Stop()
+    duplicates: Literal["replicate", "reuse"] = Field(
+        "replicate", description="a configuration drawn again gets the next seed, or the result that is there"
+    )
     sampler: Sampler = Sampler()
     budget: Budget = Budget()
     workers: Workers = Workers()
@@ -300,9 +303,10 @@ def identity(checked: CheckedSpace) -> dict[str, Any]:
     space = checked.space.model_dump(mode="json")
     base = to_dict(checked.base)
     del base["tracking"]
-    return {key: space[key] for key in ("parameters", "objectives", "constraints", "stop", "sampler", "trainer")} | {
-        "base": base
-    }
+    return {
+        key: space[key]
+        for key in ("parameters", "objectives", "constraints", "stop", "duplicates", "sampler", "trainer")
+    } | {"base": base}
 
 
 def differences(old: CheckedSpace, new: CheckedSpace) -> list[str]:
@@ -347,6 +351,7 @@ def _by_name(checked: CheckedSpace) -> dict[str, str]:
         named[f"constraint {item.metric}"] = f"from {shown(item.min)} to {shown(item.max)}" + ", hard" * item.hard
     named |= {f"stop.{key}": shown(value) for key, value in _flat(space.stop.model_dump(), "").items()}
     named |= {f"sampler.{key}": shown(value) for key, value in space.sampler.model_dump().items()}
+    named["duplicates"] = shown(space.duplicates)
     named["trainer"] = shown(space.trainer)
     named |= {f"base {key}": shown(value) for key, value in _flat(base, "").items()}
     return named

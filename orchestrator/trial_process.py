@@ -236,7 +236,9 @@ def _newest_checkpoint(run_dir: Path, attempt: int) -> Path | None:
 def _end_of(result: Result) -> TrialEnd:
     if result.outcome is Outcome.PREEMPTED:
         return TrialEnd(EndReason.PREEMPTED, "; ".join(filter(None, (f"after epoch {result.epochs}", result.note))))
-    return TrialEnd(EndReason.FINISHED, result.note)  # a stopped trial gets its reason from whoever stopped it
+    if result.outcome is Outcome.STOPPED:
+        return TrialEnd(EndReason.CANCELLED, result.note)  # whoever stopped it says why
+    return TrialEnd(EndReason.FINISHED, result.note)
 
 
 def _die_with_worker(lifeline: Connection) -> None:
@@ -246,6 +248,7 @@ def _die_with_worker(lifeline: Connection) -> None:
 
 
 def _see_only(device: str) -> None:
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's numbers; CUDA's own put the fastest GPU first
     os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:") if device.startswith("cuda:") else ""
 
 

@@ -100,8 +100,8 @@ def _require_password(uri: str) -> None:
     """Raise where a stored address has lost its password; warn where one is about to."""
     if ":***@" in reveal(uri, URI_KEY) or "=***" in uri:
         raise TrackingError(
-            f"{URI_KEY} is '{uri}', whose password was not stored: give the address again with --{URI_KEY}, "
-            "best with '${VARIABLE}' for the password, which is stored as it is written"
+            f"{URI_KEY} is '{uri}', whose password was not stored: give the space or configuration that has it, "
+            f"or --{URI_KEY}; write '${{VARIABLE}}' for a password, which is stored as it is written"
         )
     if mask_credentials(uri) != uri:
         _log.warning(

@@ -63,6 +63,6 @@ def _opened(
         checked, study, trials = CheckedSpace.from_json(row.space_json), row.name, trials or row.budget_trials
     else:
         checked = load_space(space, overrides)
-        require_services(checked.base.tracking)
         database = open_database(storage_url(storage), create=True)
+    require_services(checked.base.tracking)
     return database, open_study(database, checked, name=study, trials=trials)

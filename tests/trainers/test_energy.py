@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
+import trainers.models  # noqa: F401  # registers the models with timm, which it makes importable
 
 # isort: split
+from spiking_models import lively, pictures
+
 from spikingjelly.activation_based.op_counter import DispatchCounterMode, MACCounter, SynOpCounter
 
 from trainers.energy import COST_TABLES, EnergyMeter, LayerEnergy, write_table
 from trainers.models.attention import QkTokenAttention, SpikeDrivenSelfAttention, SpikingSelfAttention
+from trainers.models.layers import SpikeProduct
 from trainers.models.neuron_options import Neurons
 from trainers.neurons import RecurrentLif, make_lif
 
@@ -231,3 +234,59 @@ def test_the_table_has_a_line_per_layer(images: Tensor, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["layer"] for row in rows] == ["conv", "fc"]
     assert float(rows[0]["macs"]) == layers["conv"].macs
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "spikformer_cifar": {},
+    "spikformer_dvs": {"in_channels": 3},
+    "sdt": {},
+    "qkformer_cifar": {"depth": 3},
+    "qkformer_dvs": {"in_channels": 3},
+    "tim": {"in_channels": 3},
+    "spikingformer_cifar": {},
+}
+TIME_STEPS = 3
+
+
+def small(name: str) -> tuple[nn.Module, Tensor]:
+    """Return a small model of a family that fires in every layer, and images for it."""
+    sizes = {"img_size": 16, "patch_size": 4, "embed_dims": 32, "depth": 2, "num_heads": 4, "time_steps": TIME_STEPS}
+    return lively(name, **{**sizes, **FAMILIES[name]}), pictures(16)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_every_layer_of_a_family_is_counted(name: str) -> None:
+    model, images = small(name)
+    _, layers = measured(model, images)
+    weights = {n for n, m in model.named_modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Linear)}
+    products = {n for n, m in model.named_modules() if isinstance(m, SpikeProduct)}
+    dead = {n for n in weights if "talking_heads" in n}
+    assert products
+    assert set(layers) == weights | products
+    assert {name for name, layer in layers.items() if layer.inputs == 0} == dead
+    first = next(n for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    head = {"head"} if name != "sdt" else set()  # a mean over tokens is no spike; SDT's head has neurons of its own
+    assert {n for n, layer in layers.items() if not layer.spiking} == {first} | head
+    conv = model.get_submodule(first)
+    assert layers[first].macs == TIME_STEPS * conv.weight.numel() * 16 * 16
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_energy_does_not_depend_on_the_order_of_execution(name: str) -> None:
+    model, images = small(name)
+    by_layer, _ = measured(model, images)
+    model.step_by_step = True
+    by_step, _ = measured(model, images)
+    assert by_step.compute() == pytest.approx(by_layer.compute())
+
+
+def test_the_operations_of_a_whole_model_equal_spikingjellys_counter() -> None:
+    """SDT alone sends nothing but zeros and ones into its weights, which is all that spikingjelly counts."""
+    model, images = small("sdt")
+    _, layers = measured(model, images)
+    counter = SynOpCounter()
+    with DispatchCounterMode([counter]), torch.no_grad():
+        model(images)
+    ours = sum(layer.sop for layer in layers.values() if layer.kind == "weights")
+    assert ours > 0
+    assert ours * len(images) == pytest.approx(counter.get_total())

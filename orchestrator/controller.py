@@ -58,6 +58,7 @@ class Controller:
         self._retention = Retention(database, study)
         self._signal_reader, self._signal_writer = Pipe(duplex=False)
         self._interrupts = 0
+        self.preempted = False  # by SIGTERM, as schedulers and container runtimes do
         self._reap_at = 0.0
         self._spare_until = 0.0  # until then nobody is taken for dead who was only not heard
         self._show_at = 0.0
@@ -249,8 +250,9 @@ class Controller:
     def _signals(self) -> Iterator[None]:
         """Count Ctrl-C and SIGTERM instead of dying of them."""
 
-        def count(_: int, __: FrameType | None) -> None:
+        def count(number: int, _: FrameType | None) -> None:
             self._interrupts += 1
+            self.preempted |= number == signal.SIGTERM
             with contextlib.suppress(OSError):
                 self._signal_writer.send_bytes(b".")
 

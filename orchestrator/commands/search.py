@@ -25,6 +25,7 @@ from orchestrator.commands.options import (
 )
 from orchestrator.controller import Controller
 from orchestrator.database import Database, open_database, storage_url
+from orchestrator.endings import EXIT_PREEMPTED
 from orchestrator.executors.base import Executor
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.live import make_view
@@ -105,21 +106,26 @@ def run_study(console: Console, database: Database, study: Study, crew: Crew, ru
     """Run a study to its end, deliver its numbers where the configuration says, and print what came out.
 
     Raises:
-        typer.Exit: with 1, when the study is not complete or no trial has finished.
+        typer.Exit: with 75 after SIGTERM, else with 1 when the study is not complete or no trial has finished.
     """
     try:
-        state = _controlled(console, database, study, crew, runs_dir)
+        state, preempted = _controlled(console, database, study, crew, runs_dir)
     finally:
         study.close()
     from orchestrator.report import write_report  # noqa: PLC0415 - plotly takes seconds to load: not before the first trial
 
     report = write_report(database, study.name, runs_dir / study.name / "report.html")
     finished = print_summary(console, database, study.name, report)
+    if preempted:
+        raise typer.Exit(EXIT_PREEMPTED)
     if state is not StudyState.COMPLETE or not finished:
         raise typer.Exit(1)
 
 
-def _controlled(console: Console, database: Database, study: Study, crew: Crew, runs_dir: Path) -> StudyState:
+def _controlled(
+    console: Console, database: Database, study: Study, crew: Crew, runs_dir: Path
+) -> tuple[StudyState, bool]:
+    """Return how the study ended and whether SIGTERM was why."""
     refuse_other_machines(database)
     ask_tell = AskTell(database, study, runs_dir.resolve(), crew.threads)
     console.print(
@@ -130,7 +136,8 @@ def _controlled(console: Console, database: Database, study: Study, crew: Crew, 
     targets = targets_of(study.checked.base.tracking, runs_dir / study.name)
     view = make_view(console)
     with delivery(database, study.id, targets, view.note):
-        return Controller(database, study, ask_tell, crew.executor, view).run()
+        controller = Controller(database, study, ask_tell, crew.executor, view)
+        return controller.run(), controller.preempted
 
 
 def show_samples(console: Console, checked: CheckedSpace) -> None:

@@ -19,6 +19,7 @@ from orchestrator.commands.options import (
     count_or_auto,
     shares_of,
 )
+from orchestrator.endings import EXIT_PREEMPTED
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.one_machine import refuse_other_machines
 from orchestrator.schema import open_ready
@@ -39,7 +40,8 @@ def command(
 ) -> None:
     """Help running studies with the GPUs or cores of this machine, until Ctrl-C.
 
-    Ctrl-C once: running trials write a checkpoint and are given back. Twice: at once.
+    Ctrl-C or SIGTERM once: running trials write a checkpoint and are given back. Twice: at once. After SIGTERM, with
+    which schedulers take a machine back, it leaves with 75.
     """
     console = Console(highlight=False)
     database = open_ready(storage)
@@ -49,11 +51,10 @@ def command(
     places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"), **shares)
     executor = LocalExecutor(database.url, study_id, places, OUR_TRAINER)
     stop = threading.Event()
-    interrupts = 0
+    signals: list[int] = []
 
-    def interrupt(_: int, __: FrameType | None) -> None:
-        nonlocal interrupts
-        interrupts += 1
+    def interrupt(number: int, _: FrameType | None) -> None:
+        signals.append(number)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,7 +71,9 @@ def command(
         console.print("leaving: running trials write a checkpoint and are given back (Ctrl-C again stops at once)")
         executor.leave()
         stop.clear()
-        while executor.living() and interrupts < 2:
+        while executor.living() and len(signals) < 2:
             stop.wait(0.1)
     finally:
         executor.kill()
+    if signal.SIGTERM in signals:
+        raise typer.Exit(EXIT_PREEMPTED)

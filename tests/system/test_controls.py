@@ -78,7 +78,7 @@ def test_a_study_is_paused_resumed_pruned_by_hand_and_stopped(tmp_path: Path) ->
     assert Counter(query(tmp_path, "SELECT state FROM trials")) == {("FAIL",): 3}
     rows = query(tmp_path, "SELECT count(*), max(epoch) FROM sb_epochs GROUP BY job_id")
     assert all(count == last for count, last in rows)  # neither gap nor double, whatever happened in between
-    os.kill(worker.pid, signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGINT)
     assert worker.wait(60) == 0
     assert query(tmp_path, "SELECT count(*) FROM sb_workers WHERE ended_at IS NULL") == [(0,)]
 
@@ -90,11 +90,14 @@ def test_a_worker_waits_for_a_study_and_gives_its_trial_back_on_sigterm(tmp_path
     say(tmp_path, "db", "init")
     worker = launch(tmp_path, "worker", "worker", "--workers", "1", "--threads", "1")
     wait_for(tmp_path, "SELECT count(*) FROM sb_workers")
-    launch(tmp_path, "controller", "controller", "--space", str(space), "--trials", "1")
+    controller = launch(tmp_path, "controller", "controller", "--space", str(space), "--trials", "1")
     wait_for(tmp_path, "SELECT count(*) FROM sb_epochs")
     os.kill(worker.pid, signal.SIGTERM)
     began = time.monotonic()
-    assert worker.wait(60) == 0
+    assert worker.wait(60) == 75
     assert time.monotonic() - began < SOON
     assert query(tmp_path, "SELECT state, attempt FROM sb_jobs") == [("pending", 1)]
     assert query(tmp_path, "SELECT end_reason FROM sb_attempts") == [("preempted",)]
+    os.kill(controller.pid, signal.SIGTERM)
+    assert controller.wait(60) == 75
+    assert query(tmp_path, "SELECT state, controller FROM sb_studies") == [("stopped", None)]

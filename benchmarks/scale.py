@@ -51,6 +51,7 @@ class Figure:
     what: str
     database: str
     trials: int  # in the study before
+    fastest_ms: float
     median_ms: float
     worst_ms: float
     processor_ms: float | None = None  # median
@@ -59,7 +60,9 @@ class Figure:
     def of(cls, what: str, database: str, trials: int, times: list[Times]) -> Figure:
         """Summarise repeated measurements."""
         wall, processor = zip(*times, strict=True)
-        return cls(what, database, trials, 1e3 * median(wall), 1e3 * max(wall), 1e3 * median(processor))
+        return cls(
+            what, database, trials, 1e3 * min(wall), 1e3 * median(wall), 1e3 * max(wall), 1e3 * median(processor)
+        )
 
 
 def filled(url: str, folder: Path, trials: int, objectives: int = 1) -> None:
@@ -89,7 +92,8 @@ def measure_trials(name: str, new_url: NewUrl, sizes: list[int], trials: int, ro
                 ends = end_times(url, total)[-trials:]
                 gaps[size] += [after - before for before, after in pairwise(ends)]
     for size in sizes:
-        yield Figure("a trial", name, size, 1e3 * median(gaps[size]), 1e3 * max(gaps[size]))
+        times = sorted(1e3 * gap for gap in gaps[size])
+        yield Figure("a trial", name, size, times[0], median(times), times[-1])
 
 
 # --- a tick -----------------------------------------------------------------------------------------------------------
@@ -240,7 +244,7 @@ def show(console: Console, figure: Figure) -> None:
     processor = "" if figure.processor_ms is None else f", {figure.processor_ms:,.1f} ms of it the processor's"
     console.print(
         f"{figure.what}, {figure.database}, {figure.trials:,} trials before: "
-        f"median {figure.median_ms:,.1f} ms{processor}, worst {figure.worst_ms:,.1f} ms"
+        f"median {figure.median_ms:,.1f} ms{processor}, {figure.fastest_ms:,.1f} to {figure.worst_ms:,.1f} ms"
     )
 
 

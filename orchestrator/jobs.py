@@ -124,6 +124,7 @@ def work_waits(connection: Connection, study_id: int | None = None) -> bool:
     pending = select(JobRow.id).where(JobRow.state == JobState.PENDING)
     if study_id is not None:
         pending = pending.where(JobRow.study_id == study_id)
+    pending = pending.order_by(JobRow.priority, JobRow.id)  # by the index of what is pending, not through all jobs
     return connection.execute(pending.limit(1)).first() is not None
 
 

@@ -25,7 +25,7 @@ def walk(
     """Take a step of a random walk in each epoch, with a checkpoint after it."""
     assert run_dir is not None
     saved = run_dir / "state.json"
-    state = json.loads(saved.read_text()) if saved.exists() else {"position": start_of(config), "history": []}
+    state = json.loads(saved.read_text()) if saved.exists() else {"position": start_of(omega_of(config)), "history": []}
     epochs = config.training.epochs
     report.started(RunFacts("cpu", "none", len(state["history"]), 1, config.training.batch_size))
     for number, metrics in enumerate(state["history"], start=1):
@@ -46,18 +46,23 @@ def walk(
     return Result(Outcome.FINISHED, epochs, {}, {}, None)
 
 
-def undisturbed(config: RunConfig) -> list[dict[str, float]]:
+def undisturbed(omega: float, epochs: int) -> list[dict[str, float]]:
     """Return the curve of a run that nothing happens to."""
-    position, curve = start_of(config), []
-    for _ in range(config.training.epochs):
+    position, curve = start_of(omega), []
+    for _ in range(epochs):
         position = after(position)
         curve.append(metrics_at(position))
     return curve
 
 
-def start_of(config: RunConfig) -> int:
-    """Return where a configuration starts: at the bits of its omega."""
-    return int(struct.unpack("<Q", struct.pack("<d", getattr(config.loss, "omega", 1.0)))[0])
+def omega_of(config: RunConfig) -> float:
+    """Return the parameter that a walk depends on."""
+    return float(getattr(config.loss, "omega", 1.0))
+
+
+def start_of(omega: float) -> int:
+    """Return where a walk starts: at the bits of its parameter."""
+    return int(struct.unpack("<Q", struct.pack("<d", omega))[0])
 
 
 def after(position: int) -> int:

@@ -87,6 +87,7 @@ class SdtModel(SpikingTransformerModel, _DeadParameters):
     depth: Count = Field(2, description="number of blocks")
     num_heads: Count = Field(8, description="attention heads; must divide embed_dims")
     attention: AttentionKind = Field("sdsa", description="attention product")
+    attn_scale: Positive = Field(0.125, description="constant factor of q k^T v; sdsa has none")
     event_pooling: bool = Field(False, description="pool k, v and the products as the released CIFAR10-DVS code does")
     inner_shortcut: bool = Field(True, description="at mlp_ratio 1 a shortcut around each half of the MLP, as released")
 

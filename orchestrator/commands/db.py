@@ -12,6 +12,7 @@ from orchestrator.commands.doctor import render
 from orchestrator.commands.options import StorageOption
 from orchestrator.database import Database, open_database, storage_url
 from orchestrator.doctor import Health
+from orchestrator.overview import read_studies
 from orchestrator.schema import NEWEST, create_or_upgrade, examine, revision
 
 
@@ -21,20 +22,32 @@ class Action(StrEnum):
     INIT = "init"
     UPGRADE = "upgrade"
     CHECK = "check"
+    COPY = "copy"
 
 
 def command(
     action: Annotated[
         Action,
-        typer.Argument(help="init makes the tables, upgrade migrates them, check leaves with 1 if any is wrong."),
+        typer.Argument(
+            help="init makes the tables, upgrade migrates them, check leaves with 1 if any is wrong; copy is for studies."
+        ),
     ],
+    studies: Annotated[list[str] | None, typer.Argument(help="copy: the studies; all by default.")] = None,
     storage: StorageOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="copy: the other database; write '${VARIABLE}' for its password.")
+    ] = None,
 ) -> None:
-    """Make, migrate or check the tables of a database: Optuna's and spikebench's own.
+    """Make, migrate or check the tables of a database, Optuna's and spikebench's own, or copy studies to another.
 
     A search does the first two by itself; do them beforehand where searches may not create tables.
     """
     console = Console(highlight=False)
+    if action is Action.COPY:
+        copy(console, storage, to, studies or [])
+        return
+    if studies or to:
+        raise typer.BadParameter(f"studies and --to are for 'copy', not for '{action}'")
     database = open_database(storage_url(storage), create=action is Action.INIT, tables=False)
     try:
         if action is Action.CHECK:
@@ -60,3 +73,22 @@ def check(console: Console, database: Database) -> None:
     console.print(*render(findings), sep="\n")
     if any(finding.health is Health.WRONG for finding in findings):
         raise typer.Exit(1)
+
+
+def copy(console: Console, storage: str | None, to: str | None, names: list[str]) -> None:
+    """Copy studies to another database and say what each had."""
+    from orchestrator.copying import copy_study  # noqa: PLC0415 - brings Optuna, which the other actions do without
+
+    if to is None:
+        raise typer.BadParameter("copy needs --to, the URL of the other database")
+    source, target = open_database(storage_url(storage)), open_database(storage_url(to), create=True)
+    try:
+        for name in names or [snapshot.study.name for snapshot in read_studies(source)]:
+            copied = copy_study(source, target, name)
+            console.print(
+                f"study {copied.study}: {copied.trials} trials, {copied.metrics} numbers copied to {target.masked_url}",
+                soft_wrap=True,
+            )
+    finally:
+        source.engine.dispose()
+        target.engine.dispose()

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace, _SearchSpaceGroup
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -17,6 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.optuna_noise import experimental_allowed
 from search_spaces.space import Sampler
 
+CELLS = 160_000  # numbers in a table of candidates x trials x parameters; such a table has 1.3 MB
+LEAST_CANDIDATES = 4  # each part costs something of its own
 _numbers: WeakKeyDictionary[Study, dict[int, dict[str, float]]] = WeakKeyDictionary()  # of finished trials, by id
 
 
@@ -51,6 +54,20 @@ class LongStudyTPESampler(TPESampler):
             rows.append(row)
         complete = [row for row in rows if search_space.keys() <= row.keys()]
         return {name: np.asarray([row[name] for row in complete]) for name in search_space}
+
+    def _compute_acquisition_func(
+        self, samples: dict[str, np.ndarray], mpe_below: _ParzenEstimator, mpe_above: _ParzenEstimator
+    ) -> np.ndarray:
+        """Weigh a few candidates at a time: each is compared with every trial, and all at once outgrow the caches."""
+        trials = len(mpe_above._mixture_distribution.weights)
+        few = max(LEAST_CANDIDATES, CELLS // (trials * len(samples)))
+        candidates = len(next(iter(samples.values())))
+        parts = [
+            {name: values[start : start + few] for name, values in samples.items()}
+            for start in range(0, candidates, few)
+        ]
+        weigh = super()._compute_acquisition_func
+        return np.concatenate([weigh(part, mpe_below, mpe_above) for part in parts])
 
 
 class _DistinctSpaces(_GroupDecomposedSearchSpace):

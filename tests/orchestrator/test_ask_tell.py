@@ -169,10 +169,10 @@ def parameters_after(folder: Path, parts: list[int], sampler: str) -> list[dict[
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2"])
 def test_a_study_in_two_parts_draws_what_one_in_one_part_draws(tmp_path: Path, sampler: str) -> None:
-    whole = parameters_after(tmp_path / "whole", [8], sampler)
-    parts = parameters_after(tmp_path / "parts", [4, 4], sampler)
+    whole = parameters_after(tmp_path / "whole", [12], sampler)
+    parts = parameters_after(tmp_path / "parts", [6, 6], sampler)
     assert parts == whole
-    assert len({str(params) for params in whole}) == 8
+    assert len({str(params) for params in whole}) == 12
 
 
 def test_every_sampler_of_a_space_can_be_made() -> None:

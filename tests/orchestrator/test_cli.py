@@ -59,6 +59,8 @@ def test_three_mistakes_are_all_named_with_their_lines_and_nothing_is_started(
         (["--workers", "0"], 2, "whole number from 1 up"),
         (["--trails", "3"], 2, "did you mean --trials"),
         (["--trials", "0"], 2, "--trials"),
+        (["--per-gpu", "2", "--gpu-fraction", "0.5"], 2, "--gpu-fraction say the same thing"),
+        (["--gpu-fraction", "1.5"], 2, "--gpu-fraction"),
     ],
 )
 def test_wrong_input_gives_one_clear_message_before_anything_is_started(

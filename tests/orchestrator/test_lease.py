@@ -51,7 +51,7 @@ def test_a_holder_on_another_host_is_respected_until_its_time_is_over(database: 
 def test_a_controller_that_was_replaced_notices_at_its_next_renewal(
     database: Database, study_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.lease.RENEW_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.lease.beat_seconds", lambda: 0.0)
     lease = ControllerLease(database, study_id)
     lease.acquire()
     lease.renew()
@@ -63,7 +63,7 @@ def test_a_controller_that_was_replaced_notices_at_its_next_renewal(
 def test_renewing_pushes_the_end_of_the_lease(
     database: Database, study_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.lease.RENEW_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.lease.beat_seconds", lambda: 0.0)
     lease = ControllerLease(database, study_id)
     lease.acquire()
     set_row(database, controller_lease_until=1.0)

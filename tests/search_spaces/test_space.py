@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from configs.problems import ConfigError
 from configs.resolve import with_params
 from configs.schema import RunConfig
-from search_spaces.space import CheckedSpace, Constraint, Space, differences
+from search_spaces.space import CheckedSpace, Constraint, Space, Workers, differences
 
 SPACE: dict[str, Any] = {
     "name": "small",
@@ -186,3 +186,18 @@ def test_differences_of_the_base_are_named_by_their_keys() -> None:
 )
 def test_a_constraint_says_how_far_it_is_broken(bounds: dict[str, float], value: float, excess: float) -> None:
     assert Constraint.model_validate({"metric": "val_loss", **bounds}).excess(value) == pytest.approx(excess)
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        ({"per_gpu": 2, "gpu_fraction": 0.5}, "say the same thing"),
+        ({"per_gpu": 0}, "greater than"),
+        ({"gpu_fraction": 0.0}, "greater than 0"),
+        ({"gpu_fraction": 1.1}, "less than or equal to 1"),
+    ],
+)
+def test_gpus_are_shared_in_one_way_only(workers: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Workers.model_validate(workers)
+    assert Workers.model_validate({"gpu_fraction": 1.0}).per_gpu is None

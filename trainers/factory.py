@@ -21,6 +21,7 @@ from configs.schema import (
     SpikingTransformerModel,
 )
 from trainers.encoder_weights import load_encoder
+from trainers.keymaps.pretrained import load_pretrained
 from trainers.losses import LOSSES
 from trainers.memory import save_memory
 from trainers.neuron_backends import choose_backend
@@ -87,8 +88,6 @@ def _load_weights(model: nn.Module, config: RunConfig) -> None:
     if not isinstance(config.encoder, DirectEncoder) and config.encoder.checkpoint is not None:
         load_encoder(cast("nn.Module", model.encoder), Path(config.encoder.checkpoint))
     if isinstance(config.model, SpikingTransformerModel) and config.model.pretrained is not None:
-        from trainers.keymaps.pretrained import load_pretrained  # noqa: PLC0415
-
         load_pretrained(model, Path(config.model.pretrained), new_head=config.model.new_head)
 
 

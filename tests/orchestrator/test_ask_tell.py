@@ -15,6 +15,7 @@ from orchestrator.control import begin
 from orchestrator.database import Database, open_database
 from orchestrator.errors import StudyMismatchError, StudyNotFoundError
 from orchestrator.jobs import WorkerIdentity, claim, finish
+from orchestrator.placement import shape_of
 from orchestrator.records import record_epochs
 from orchestrator.sampler import MAKERS
 from orchestrator.study import Study, find_row, open_study, require_row
@@ -91,6 +92,7 @@ def test_a_trial_becomes_a_job_with_its_whole_configuration(database: Database, 
     row = job(database, 0)
     assert row.config["loss"]["omega"] == row.params["loss.omega"]
     assert row.config["training"]["batch_size"] == row.params["training.batch_size"]
+    assert row.shape_hash == shape_of(row.config, "trainers:train")
     assert row.run_dir == str(tmp_path / "runs/tiny/trial_00000")
     assert study.optuna.trials[0].params == row.params
 

@@ -94,7 +94,7 @@ def test_a_dry_run_prints_three_samples_and_starts_nothing(tmp_path: Path, capsy
 
 def test_every_command_has_its_module_and_its_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(cli.__file__).parent / "commands"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "options"} == set(COMMANDS)
+    assert {path.stem.replace("_", "-") for path in folder.glob("*.py")} - {"--init--", "options"} == set(COMMANDS)
     with pytest.raises(SystemExit):
         main(["--help"])
     overview = capsys.readouterr().out

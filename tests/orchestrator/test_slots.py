@@ -9,6 +9,7 @@ import pytest
 from orchestrator import slots as module
 from orchestrator.placement import Seat
 from orchestrator.slots import Gpu, Slot, cpu_cores, described, gpus, host_identity, slots
+from orchestrator.worker import identity
 
 SMI = "0, GPU-aaa, NVIDIA H100, 81559, 570.1\n1, GPU-bbb, NVIDIA H100, 81559, 570.1\n"
 
@@ -103,6 +104,11 @@ def test_cores_are_shared_out_and_never_oversubscribed(workers: object, threads:
 )
 def test_places_are_told_in_words(places: list[Slot], words: str) -> None:
     assert described(places) == words
+
+
+def test_a_worker_tells_its_seat() -> None:
+    seat = Seat("GPU-aaa", 1000.0, 500.0)
+    assert identity(Slot("cuda:0", 2, seat)).seat == seat
 
 
 def test_this_machine_has_cores_and_a_name() -> None:

@@ -40,20 +40,26 @@ class LongStudyTPESampler(TPESampler):
     ) -> dict[str, np.ndarray]:
         """Return each parameter's values as numbers; those of a finished trial are computed once per study."""
         known = _numbers.setdefault(study, {})
-        rows = []
-        for trial in trials:
-            row = known.get(trial._trial_id)
-            if row is None:
-                params = self._get_params(trial, study)
-                spaces = search_space
-                if finished := trial.state.is_finished():
-                    spaces = trial.distributions
-                row = {name: space.to_internal_repr(params[name]) for name, space in spaces.items() if name in params}
-                if finished:
-                    known[trial._trial_id] = row
-            rows.append(row)
-        complete = [row for row in rows if search_space.keys() <= row.keys()]
-        return {name: np.asarray([row[name] for row in complete]) for name in search_space}
+        rows = [known.get(trial._trial_id) or self._row(trial, search_space, study, known) for trial in trials]
+        try:
+            return {name: np.asarray([row[name] for row in rows]) for name in search_space}
+        except KeyError:  # some trials lack a parameter
+            complete = [row for row in rows if search_space.keys() <= row.keys()]
+            return {name: np.asarray([row[name] for row in complete]) for name in search_space}
+
+    def _row(
+        self,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        study: Study,
+        known: dict[int, dict[str, float]],
+    ) -> dict[str, float]:
+        if trial.state.is_finished():
+            spaces = trial.distributions
+            row = known[trial._trial_id] = {name: spaces[name].to_internal_repr(trial.params[name]) for name in spaces}
+            return row
+        params = self._get_params(trial, study)
+        return {name: space.to_internal_repr(params[name]) for name, space in search_space.items() if name in params}
 
     def _compute_acquisition_func(
         self, samples: dict[str, np.ndarray], mpe_below: _ParzenEstimator, mpe_above: _ParzenEstimator

@@ -67,8 +67,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     config: RunConfig, official: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
+    other = RunConfig.model_validate({"model": {"name": "sdt"}, "data": {"name": "cifar10"}})
     with pytest.raises(CheckpointError, match="does not fit the model"):
-        convert_checkpoint(RunConfig.model_validate({"model": {"name": "sdt"}, "data": {"name": "cifar10"}}), official, run_dir)
+        convert_checkpoint(other, official, run_dir)
     assert not run_dir.exists()
     with pytest.raises(TrainerError, match="'stal_srnn' is none of the published families"):
         convert_checkpoint(RunConfig.model_validate({"model": {"name": "stal_srnn"}}), official, run_dir)

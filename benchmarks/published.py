@@ -7,6 +7,8 @@ whole network sees the copies; batch normalisation is a layer of its own. Spikfo
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
@@ -14,6 +16,7 @@ import trainers.torchvision_ops  # noqa: F401  # before spikingjelly
 # isort: split
 from spikingjelly.activation_based import neuron, surrogate
 
+from trainers.models.attention import SpikingAttention
 from trainers.models.spikformer import Spikformer
 from trainers.neurons import Lif
 
@@ -28,8 +31,9 @@ def as_published(model: nn.Module, time_steps: int) -> nn.Module:
     Returns:
         A model for images [B, C, H, W] or clips [B, T, C, H, W].
     """
-    if isinstance(model, Spikformer):
-        model.block = nn.ModuleList(_TokenBlock(model.num_features, 12) for _ in model.block)
+    if type(model) is Spikformer:
+        heads = [cast("SpikingAttention", block.attn).num_heads for block in model.block]
+        model.block = nn.ModuleList(_TokenBlock(model.num_features, number) for number in heads)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, Lif):
@@ -38,7 +42,7 @@ def as_published(model: nn.Module, time_steps: int) -> nn.Module:
 
 
 class _Repeated(nn.Module):
-    """Show a model T copies of an image, then reset its neurons."""
+    """Show a model T copies of an image."""
 
     def __init__(self, model: nn.Module, time_steps: int) -> None:
         super().__init__()
@@ -48,13 +52,15 @@ class _Repeated(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         clips = images if images.ndim == 5 else images.unsqueeze(1).repeat(1, self.time_steps, 1, 1, 1)
         logits: Tensor = self.model(clips)
-        for module in self.modules():
-            if isinstance(module, neuron.LIFNode):
-                module.reset()
         return logits
 
 
 class _PublishedLif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is untyped
+    """spikingjelly's layer, reset before every call unless its state is carried (see `trainers.neurons`)."""
+
+    carries = False
+    needs_all_steps = False
+
     def __init__(self, v_threshold: float = 1.0) -> None:
         super().__init__(
             v_threshold=v_threshold,
@@ -62,6 +68,15 @@ class _PublishedLif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is un
             surrogate_function=surrogate.Sigmoid(alpha=4.0),
             step_mode="m",
         )
+
+    def forget(self) -> None:
+        self.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.carries:
+            self.reset()
+        spikes: Tensor = super().forward(x)
+        return spikes
 
 
 class _LinearBnLif(nn.Module):

@@ -1,144 +1,131 @@
-"""Measure the time of one training step of both STAL classifiers at the sizes of the thesis, on MNIST-shaped images.
+"""Measure training steps and evaluation of the spiking transformers against the formulation of their authors.
 
-    python -m benchmarks.step_time [--steps 20] [--threads 1 2] [--device cpu] [--json runs/benchmarks/step_time.json]
+    python -m benchmarks.step_time [--models spikformer_cifar qkformer_cifar] [--rounds 5] [--threads 2] [--batch 16]
 
-A step is forward pass, CE+SpikeSparsity loss, state reset, backward pass and AdamW. Each case runs in a process of its
-own, so that its peak memory is its own.
+Each model runs at its published CIFAR size (TIM: events of 64 x 64) with T = 4, in float32 and in every backend that
+the device has. A step is forward pass, cross-entropy, backward pass and AdamW. Times are compared within rounds, in
+which the formulations take turns; memory is measured in processes of their own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import resource
 import statistics
-import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe, machine_facts, wide_console
+from benchmarks.steps import (
+    PUBLISHED,
+    Formulation,
+    Load,
+    Mode,
+    Saving,
+    Seconds,
+    in_process_of_its_own,
+    peak_memory_mb,
+    ratio_text,
+    take_turns,
+)
 
-IMAGE_SHAPE = (1, 28, 28)
-CLASSES = 10
-WARM_UP = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One thing to measure; every size that is not named is the schema's default, which is the thesis'."""
-
-    name: str
-    sections: dict[str, Any]
-    batch_size: int
-
-
-CASES = [
-    Case("SRNN + ConvSTAL", {"model": {"name": "stal_srnn"}, "encoder": {"name": "convstal"}}, 128),
-    Case("Spikformer + STAL-PS", {"model": {"name": "stal_spikformer"}, "encoder": {"name": "stalps"}}, 64),
-]
+MODELS = ("spikformer_cifar", "qkformer_cifar", "sdt", "spikingformer_cifar", "tim")
+BACKENDS = {"cpu": ("native", "torch"), "cuda": ("triton", "cuda", "torch")}
+SAVING: tuple[Saving, ...] = ("none", "checkpoint", "spikingjelly")
+ADDS_MEMBRANES = ("sdt", "spikingformer_cifar")
 
 
-@dataclass(frozen=True, slots=True)
-class StepTime:
-    """Times in milliseconds and memory of one case."""
-
-    name: str
-    batch_size: int
-    threads: int
-    device: str
-    neuron_backend: str
-    parameters: int
-    median_ms: float
-    fastest_ms: float
-    images_per_second: float
-    peak_memory_mb: float
+def parser_of(description: str, device: str) -> argparse.ArgumentParser:
+    """Return the options that every script of step times has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", default=device)
+    parser.add_argument("--skip", nargs="*", default=[], choices=["train", "eval", "memory"])
+    parser.add_argument("--dim", type=int, help="width instead of the published one, for a dry run")
+    return parser
 
 
-def measure(case: Case, threads: int, device_name: str, steps: int) -> StepTime:
-    """Train a fresh model on random images and time each step; runs in a process of its own."""
-    import torch  # noqa: PLC0415 - the parent process must stay small
+def compare(options: argparse.Namespace, formulations: list[Formulation], console: Console) -> list[dict[str, Any]]:
+    """Measure the models in every formulation, the first of which is the baseline, and print tables.
 
-    from configs.schema import RunConfig  # noqa: PLC0415
-    from trainers.factory import build_model  # noqa: PLC0415
-    from trainers.tasks import make_task  # noqa: PLC0415
+    Args:
+        options: of `parser_of`.
+        formulations: the ways to run each model.
+        console: where tables go.
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    device = torch.device(device_name)
-    config = RunConfig.model_validate({**case.sections, "loss": {"name": "ce_ss"}})
-    model = build_model(config, IMAGE_SHAPE, CLASSES, device).train()
-    task = make_task(config, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.optimizer.learning_rate)
-    images = torch.rand(case.batch_size, *IMAGE_SHAPE, device=device)
-    targets = torch.randint(CLASSES, (case.batch_size,), device=device)
-    times = []
-    for _ in range(WARM_UP + steps):
-        begun = time.perf_counter()
-        torch.autograd.backward(task.step(model, images, targets, epoch=1).loss)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append((time.perf_counter() - begun) * 1e3)
-    median = statistics.median(times[WARM_UP:])
-    on_gpu = device.type == "cuda"
-    peak = (
-        torch.cuda.max_memory_allocated(device) / 2**20
-        if on_gpu
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    )
-    return StepTime(
-        name=case.name,
-        batch_size=case.batch_size,
-        threads=threads,
-        device=device_name,
-        neuron_backend=str(model.neuron_backend),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        median_ms=median,
-        fastest_ms=min(times[WARM_UP:]),
-        images_per_second=case.batch_size / median * 1e3,
-        peak_memory_mb=peak,
-    )
+    Returns:
+        The measurements as plain JSON values.
+    """
+    rows: list[dict[str, Any]] = []
+    modes: tuple[Mode, ...] = ("train", "eval")
+    for name in options.models:
+        sizes = () if options.dim is None else (("embed_dims", options.dim), ("num_heads", 4))
+        load = Load(name, options.batch, options.device, options.threads, sizes)
+        for mode in (mode for mode in modes if mode not in options.skip):
+            found = in_process_of_its_own(take_turns, load, formulations, options.rounds, mode)
+            console.print(_time_table(f"{name}, {mode}, batch {options.batch}", found, options.batch))
+            rows += [{"model": name, "mode": mode, "batch": options.batch, **asdict(seconds)} for seconds in found]
+        if "memory" not in options.skip:
+            peaks = {
+                formulation.name: in_process_of_its_own(peak_memory_mb, load, formulation)
+                for formulation in _with_saving(formulations, name)
+            }
+            console.print(_memory_table(name, peaks))
+            rows += [{"model": name, "mode": "memory", "name": key, "mb": value} for key, value in peaks.items()]
+    return rows
 
 
-def table_of(rows: list[StepTime]) -> Table:
-    """Return the measurements as a table."""
+def write(path: Path, rows: list[dict[str, Any]], facts: dict[str, object], console: Console) -> None:
+    """Write measurements with the machine they were taken on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": facts, "load_at_the_end": machine_facts()["load_average"], "rows": rows}))
+    console.print(f"written to {path}")
+
+
+def _with_saving(formulations: list[Formulation], model: str) -> list[Formulation]:
+    """Return the baseline, the others, and each way to save memory with the first of the others."""
+    baseline, first, *others = formulations
+    ways = [way for way in SAVING if way != "spikingjelly" or model not in ADDS_MEMBRANES]
+    return [baseline, *(Formulation(first.backend, way, first.precision) for way in ways), *others]
+
+
+def _time_table(title: str, found: list[Seconds], batch: int) -> Table:
     table = Table(
-        "model", "parameters", "batch", "device", "threads", "median ms", "fastest ms", "images/s", "peak MiB"
+        "formulation", "median s", "fastest s", "median CPU s", "images/s", "times as fast", "by CPU time", title=title
     )
-    for row in rows:
-        numbers = (row.median_ms, row.fastest_ms, row.images_per_second, row.peak_memory_mb)
-        device = row.device if row.device == "cpu" else f"{row.device} ({row.neuron_backend})"
-        cells = [row.name, f"{row.parameters:,}", str(row.batch_size), device, str(row.threads)]
-        table.add_row(*cells, *(f"{number:.0f}" if number >= 100 else f"{number:.1f}" for number in numbers))
+    for seconds in found:
+        median = statistics.median(seconds.wall)
+        numbers = [f"{value:.3f}" for value in (median, min(seconds.wall), statistics.median(seconds.cpu))]
+        ratios = [ratio_text(seconds.ratios(found[0], cpu)) for cpu in (False, True)]
+        table.add_row(seconds.name, *numbers, f"{batch / median:.1f}", *ratios)
+    return table
+
+
+def _memory_table(name: str, peaks: dict[str, float]) -> Table:
+    table = Table("formulation", "peak MiB", "of the first", title=f"{name}, peak memory of training")
+    first = next(iter(peaks.values()))
+    for formulation, peak in peaks.items():
+        table.add_row(formulation, f"{peak:.0f}", f"{peak / first:.2f}")
     return table
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description="Time of one training step at thesis size.")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--device", default="cpu")
+    parser = parser_of("Step time and memory of the spiking transformers.", "cpu")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks/step_time.json"))
     options = parser.parse_args()
-    console = wide_console()
-    facts = machine_facts()
+    console, facts = wide_console(), machine_facts()
     console.print(describe(facts))
-    rows = []
-    for case in CASES:
-        for threads in options.threads:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                rows.append(pool.submit(measure, case, threads, options.device, options.steps).result())
-    console.print(table_of(rows))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": facts, "rows": [asdict(row) for row in rows]}, indent=2))
-    console.print(f"written to {options.json}")
+    backends = BACKENDS[options.device.split(":")[0]]
+    rows = compare(options, [Formulation(PUBLISHED), *(Formulation(backend) for backend in backends)], console)
+    write(options.json, rows, facts, console)
 
 
 if __name__ == "__main__":

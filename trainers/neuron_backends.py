@@ -122,12 +122,14 @@ def _warn_fallback(backend: str, device: torch.device, reason: str, instead: str
     warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
+@torch.inference_mode(mode=False)
 def _agrees_with_torch(device: torch.device) -> bool:
     """Compare the fused kernel's spikes and gradients with torch."""
     surrogate = surrogate_functions.Sigmoid(alpha=_TRIAL.alpha)
     return _agree(lambda x: fused_lif(x, None, _TRIAL, surrogate)[0], lambda x: lif(x, _TRIAL), device)
 
 
+@torch.inference_mode(mode=False)
 def _native_agrees_with_torch() -> bool:
     """Compare the C kernels' spikes and gradients with torch, alone and behind a normalisation."""
     device = torch.device("cpu")

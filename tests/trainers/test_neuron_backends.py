@@ -91,6 +91,13 @@ def test_a_compiler_that_fails_is_told_and_a_missing_one_only_where_it_matters(m
 
 
 @needs_compiler
+def test_the_first_use_may_be_in_inference_mode() -> None:
+    with torch.inference_mode():
+        assert choose_backend("auto", CPU) == "native"
+        assert torch.equal(make_lif()(currents()), make_lif(backend="torch")(currents()))
+
+
+@needs_compiler
 def test_the_check_of_the_c_kernel_knows_right_from_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert neuron_backends._native_agrees_with_torch()
     right = neuron_backends.native.normalised_lif

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 
 from orchestrator.ask_tell import AskTell
 from orchestrator.control import begin
@@ -253,3 +253,55 @@ def test_a_study_is_found_by_name_or_as_the_only_one(database: Database, tmp_pat
     opened(database, space(tmp_path), name="second")
     with pytest.raises(StudyNotFoundError, match="which study"):
         require_row(database, None)
+
+
+# --- how much is written ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def commits_and_statements(database: Database) -> tuple[list[str], list[str]]:
+    """Return the lists to which every transaction and every statement of ours on the database is added."""
+    commits: list[str] = []
+    statements: list[str] = []
+    event.listen(database.engine, "commit", lambda _: commits.append("commit"))
+    event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    return commits, statements
+
+
+def test_a_trial_and_its_job_are_written_in_one_transaction(
+    database: Database, tmp_path: Path, commits_and_statements: tuple[list[str], list[str]]
+) -> None:
+    commits, statements = commits_and_statements
+    study, ask_tell = asker(database, space(tmp_path), tmp_path)
+    ask_tell.ask()
+    by_optuna: list[str] = []
+    event.listen(study.storage.engine, "before_cursor_execute", lambda *call: by_optuna.append(call[2]))
+    commits.clear()
+    statements.clear()
+    ask_tell.ask()
+    assert len(commits) == 1
+    assert len(statements) < 10, "a look for enqueued trials, the trial, its parameters, its job"
+    assert by_optuna == []
+
+
+def test_all_that_has_ended_is_told_in_one_transaction(
+    database: Database, tmp_path: Path, commits_and_statements: tuple[list[str], list[str]]
+) -> None:
+    commits, statements = commits_and_statements
+    checked = space(
+        tmp_path,
+        objectives=[{"metric": "val_accuracy", "direction": "maximize"}],
+        constraints=[{"metric": "val_spike_density", "max": 0.15}],
+    )
+    _, ask_tell = asker(database, checked, tmp_path)
+    used = []
+    for count in (1, 6):
+        for _ in range(count):
+            ask_tell.ask()
+            work(database)
+        commits.clear()
+        statements.clear()
+        assert len(ask_tell.tell_ended()) == count
+        assert len(commits) == 1
+        used.append(len(statements))
+    assert used[0] == used[1] < 12

@@ -73,9 +73,12 @@ class Retention:
         """
         if self._space.checkpoints.keep == "all" or not trial_numbers:
             return
-        query = select(JobRow.id).where(JobRow.study_id == self._study_id, JobRow.trial_number.in_(trial_numbers))
+        query = select(JobRow.id, JobRow.run_dir, _has_checkpoints()).where(
+            JobRow.study_id == self._study_id, JobRow.trial_number.in_(trial_numbers)
+        )
         with self._database.read() as connection:
-            ids = list(connection.execute(query.where(_has_checkpoints())).scalars())
+            rows = connection.execute(query).all()
+        ids = [row.id for row in rows if row[2] or any(any(Path(row.run_dir).glob(files)) for files in _FILES)]
         if ids:
             self._settle([*self._kept, *self._read(ids)])
 

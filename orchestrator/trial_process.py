@@ -228,9 +228,9 @@ def _newest_checkpoint(run_dir: Path, attempt: int) -> Path | None:
     """Return the newest checkpoint whose bytes verify; the files are asked, not SQL, which may lag behind them."""
     if not any(run_dir.glob("ckpt-*")):
         return None
-    from trainers.checkpoint import newest_valid  # noqa: PLC0415 - loads torch, which another trainer may not need
+    from trainers.checkpoint import adopt_newest  # noqa: PLC0415 - loads torch, which another trainer may not need
 
-    return newest_valid(run_dir, attempt)
+    return adopt_newest(run_dir, attempt)
 
 
 def _end_of(result: Result) -> TrialEnd:

@@ -21,7 +21,7 @@ from orchestrator.errors import StorageError
 from orchestrator.jobs import Claim, WorkerIdentity, beat, claim, end_workers, register_worker, work_waits
 from orchestrator.slots import Slot, host_identity
 from orchestrator.timing import beat_seconds
-from orchestrator.trial_handle import TrialHandles
+from orchestrator.trial_handle import Handles, TrialHandles
 
 POLL_SECONDS = 1.0  # how often a worker looks for work that nobody rang for
 
@@ -63,17 +63,21 @@ class Worker:
     Args:
         settings: what to work on.
         doorbell: says when there is work and when to leave.
+        handles: what trials run in; None is a process for each.
     """
 
-    def __init__(self, settings: WorkerSettings, doorbell: Doorbell) -> None:
+    def __init__(self, settings: WorkerSettings, doorbell: Doorbell, handles: Handles | None = None) -> None:
         self._settings = settings
         self._doorbell = doorbell
         self._beat_at = 0.0
         self._database = _open_patiently(settings.url, doorbell)
         self._identity = identity(settings.slot)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["orchestrator.trial_process", *settings.preload])
-        self._handles = TrialHandles(context)
+        self._handles = handles or _processes(settings.preload)
+
+    @property
+    def id(self) -> str:
+        """Key in `sb_workers`."""
+        return self._identity.id
 
     def run(self) -> None:
         """Work until told to leave."""
@@ -82,6 +86,7 @@ class Worker:
             LONGEST_SILENCE_OF_DATABASE,
         )
         try:
+            self._handles.prepare()  # imports what trials need, for seconds, while no lease runs
             while not self._doorbell.leaving:
                 held = self._claim()
                 if held is None:
@@ -115,6 +120,12 @@ class Worker:
             self._beat_at = time.monotonic() + beat_seconds()
             with contextlib.suppress(StorageError):
                 self._database.write(lambda connection: beat(connection, self._identity.id), patience=0.0)
+
+
+def _processes(preload: tuple[str, ...]) -> TrialHandles:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["orchestrator.trial_process", *preload])
+    return TrialHandles(context)
 
 
 def _open_patiently(url: str, doorbell: Doorbell) -> Database:

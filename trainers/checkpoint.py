@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 
 _NAME = re.compile(r"ckpt-(\d+)-(\d+)(?:-a(\d+))?\.pt")
 _ASIDE = re.compile(r"\.(ckpt-.*\.pt)\.\d+\.tmp")
+_LISTINGS = 50  # of a folder in which another is saving all the time
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +60,7 @@ def save(
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "schema_version": SCHEMA_VERSION, **content}, buffer)
     data = buffer.getbuffer()
-    path = run_dir / f"ckpt-{epoch:05d}-{step:07d}{f'-a{attempt:04d}' if attempt > 1 else ''}.pt"
+    path = run_dir / _name(epoch, step, attempt)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_and_rename(path, data)
@@ -131,6 +132,36 @@ def newest_valid(run_dir: Path, attempt: int | None = None) -> Path | None:
             _log.warning("passing over a checkpoint: %s", error)
         else:
             return path
+    return None
+
+
+def adopt_newest(run_dir: Path, attempt: int) -> Path | None:
+    """Return the newest checkpoint that verifies, under a name of this attempt, or None.
+
+    An attempt that was given up for lost may still be saving and dropping its oldest; what goes by the successor's name
+    it does not touch.
+
+    Args:
+        run_dir: the run's folder.
+        attempt: the attempt that goes on.
+    """
+    for _ in range(_LISTINGS):
+        listed = _newest_first(run_dir, attempt)
+        newest = newest_valid(run_dir, attempt)
+        if newest not in listed[:1] and _newest_first(run_dir, attempt) != listed:
+            continue  # one was dropped while it was read
+        rank = None if newest is None else _rank(newest.name)
+        if newest is None or rank is None or rank[0] == attempt:
+            return newest
+        own = run_dir / _name(rank[1], rank[2], attempt)
+        try:
+            own.hardlink_to(newest)
+        except FileNotFoundError:  # dropped since it was listed: there is a newer one
+            continue
+        except OSError as error:  # a file system without links
+            _log.warning("%s keeps its name: %s", newest, error.strerror or error)
+            return newest
+        return own
     return None
 
 
@@ -257,6 +288,10 @@ def _newest_first(run_dir: Path, attempt: int | None = None) -> list[Path]:
     """Return a run's checkpoints, a later attempt's before all of an earlier one's."""
     found = [(rank, path) for path in run_dir.glob("ckpt-*.pt") if (rank := _rank(path.name)) is not None]
     return [path for rank, path in sorted(found, reverse=True) if attempt is None or rank[0] <= attempt]
+
+
+def _name(epoch: int, step: int, attempt: int) -> str:
+    return f"ckpt-{epoch:05d}-{step:07d}{f'-a{attempt:04d}' if attempt > 1 else ''}.pt"
 
 
 def _rank(name: str) -> tuple[int, int, int] | None:

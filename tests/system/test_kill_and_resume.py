@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from searching import curves, finish, kill_group, query, start, wait_for, write_space
 
+from orchestrator.front import pareto_front
+
 pytestmark = pytest.mark.system
 
 TRIALS, EPOCHS, KILLS = 5, 6, 5
@@ -53,6 +55,20 @@ def test_five_kills_of_everything_lose_nothing(tmp_path: Path) -> None:
     assert_sound(killed, TRIALS, EPOCHS)
     assert "is complete" in finish(calm, start(calm, calm / "tiny.yaml"))
     assert timeless(curves(killed)) == timeless(curves(calm))
+    for folder in (killed, calm):  # of ended trials only the front and the latest keep checkpoints
+        kept = {path.parent.name for path in folder.glob("runs/tiny/trial_*/ckpt-*")}
+        assert kept == {f"trial_{number:05d}" for number in front_and_latest(folder)}
+
+
+def front_and_latest(folder: Path) -> set[int]:
+    rows = query(
+        folder,
+        "SELECT trial_number, a.value, d.value FROM sb_jobs JOIN sb_metrics a ON a.job_id = sb_jobs.id"
+        " AND a.name = 'val_accuracy' JOIN sb_metrics d ON d.job_id = sb_jobs.id AND d.name = 'val_spike_density'"
+        f" AND d.epoch = a.epoch WHERE a.epoch = {EPOCHS} ORDER BY sb_jobs.ended_at",
+    )
+    front = pareto_front([row[1:] for row in rows], ["maximize", "minimize"])
+    return {rows[index][0] for index in (*front, -1)}
 
 
 def test_the_same_command_after_the_end_says_that_the_study_is_complete(tmp_path: Path) -> None:
@@ -103,12 +119,12 @@ def test_a_killed_worker_or_trial_is_replaced_while_the_search_goes_on(tmp_path:
     )
     process = start(tmp_path, space, "--trials", "2")
     wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
-    table, reason = ("sb_workers", "lost") if victim == "worker" else ("sb_attempts", "crash")
+    table = "sb_workers" if victim == "worker" else "sb_attempts"
     os.kill(query(tmp_path, f"SELECT pid FROM {table} WHERE ended_at IS NULL")[0][0], signal.SIGKILL)
     assert "is complete: 2 of 2" in finish(tmp_path, process)
     assert_sound(tmp_path, 2, 50)
     reasons = Counter(row[0] for row in query(tmp_path, "SELECT end_reason FROM sb_attempts"))
-    assert reasons == {"finished": 2, reason: 1}
+    assert reasons == {"finished": 2, "lost": 1}
 
 
 def test_a_killed_controller_leaves_no_process_and_its_trials_are_given_back(tmp_path: Path) -> None:

@@ -69,6 +69,27 @@ def test_an_attempt_that_was_replaced_can_neither_overwrite_nor_replace_its_succ
     assert checkpoint.describe(third).epoch == 4
 
 
+def test_what_a_successor_goes_on_from_cannot_be_dropped_under_its_hands(tmp_path: Path, monkeypatch) -> None:
+    assert checkpoint.adopt_newest(tmp_path, 2) is None
+    write(tmp_path, 3)
+    listed = checkpoint.newest_valid
+
+    def too_late(folder: Path, attempt: int | None = None) -> Path | None:
+        """The predecessor saves twice and drops the one that was just found."""
+        monkeypatch.undo()
+        found = listed(folder, attempt)
+        write(tmp_path, 4, keep=1)
+        return found
+
+    monkeypatch.setattr(checkpoint, "newest_valid", too_late)
+    adopted = checkpoint.adopt_newest(tmp_path, 2)
+    assert adopted == tmp_path / "ckpt-00004-0000000-a0002.pt"
+    write(tmp_path, 5, keep=1)
+    assert checkpoint.load(adopted)
+    assert names(tmp_path) == ["ckpt-00004-0000000-a0002.pt", "ckpt-00005-0000000.pt"]
+    assert checkpoint.adopt_newest(tmp_path, 2) == adopted
+
+
 def test_any_damage_is_noticed_and_the_one_before_is_taken(tmp_path: Path, caplog) -> None:
     older, newest = write(tmp_path, 1), write(tmp_path, 2)
     whole = newest.read_bytes()

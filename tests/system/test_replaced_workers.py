@@ -1,0 +1,80 @@
+"""A worker that was silent for longer than its lease is replaced, and nothing it does afterwards counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from studies import DisturbedStudy
+
+from configs.resolve import from_dict
+from trainers import checkpoint
+from trainers.protocol import EpochReport, SilentReporter
+from trainers.training import train
+
+pytestmark = pytest.mark.system
+
+EPOCHS = 120
+
+
+class Keeper(SilentReporter):
+    """Keep the curve of a run."""
+
+    def __init__(self) -> None:
+        self.curve: list[dict[str, float]] = []
+
+    def epoch(self, report: EpochReport) -> None:
+        self.curve.append(timeless(report.metrics))
+
+
+def timeless(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if "seconds" not in name}
+
+
+def test_late_writes_and_checkpoints_of_a_worker_that_slept_do_not_count(any_url: str, tmp_path: Path) -> None:
+    study = DisturbedStudy(
+        tmp_path,
+        any_url,
+        trials=1,
+        epochs=EPOCHS,
+        lease=5.0,
+        trainer="trainers:train",
+        overrides={
+            "loss.name": "ce_ss",
+            "training.epochs": EPOCHS,
+            "encoder.hidden_channels": 4,
+            "data.test_fraction": 0.7,
+            "tracking.mlflow": False,
+        },
+        objectives=[{"metric": "val_accuracy", "direction": "maximize"}],
+    )
+    study.start()
+    study.wait_for("SELECT count(*) > 2 FROM sb_epochs")
+    ((sleeper, trial),) = study.query(
+        "SELECT sb_workers.pid, sb_attempts.pid FROM sb_attempts JOIN sb_workers ON sb_workers.id = worker"
+    )
+    os.kill(sleeper, signal.SIGSTOP)
+    study.wait_for("SELECT count(*) > 2 FROM sb_epochs WHERE attempt = 2")
+    folder = next(tmp_path.glob("runs/*/trial_00000"))
+    assert psutil.pid_exists(trial)  # it has been training all the time, and saving
+    mine = {path.name for path in folder.glob("ckpt-*-a0002.pt")}
+    assert mine
+    os.kill(sleeper, signal.SIGCONT)
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(trial) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(trial)
+    assert study.running(), study.output()
+    assert "is complete: 1 of 1" in study.finish()
+    assert study.attempts() == {0: ["lost", "finished"]}
+    assert study.query("SELECT DISTINCT attempt FROM sb_epochs") == [(2,)]
+    newest = checkpoint.newest_valid(folder)
+    assert newest is not None
+    assert newest.name == f"ckpt-{EPOCHS:05d}-0000000-a0002.pt"
+    whole = Keeper()
+    train(from_dict(checkpoint.load(newest)["config"]), whole, threads=1)
+    assert [timeless(metrics) for metrics in study.curves()[0]] == whole.curve

@@ -25,7 +25,7 @@ class Front:
     feasible: bool
 
 
-def pareto_front(points: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
+def pareto_front(points: Sequence[Sequence[float]] | NDArray[np.float64], directions: Sequence[str]) -> list[int]:
     """Return the points that no other point dominates.
 
     A point dominates another when it is nowhere worse and somewhere better; equal points do not dominate each other.

@@ -9,17 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+import numpy as np
+from sqlalchemy import Connection, and_, or_, select, update
 
 from orchestrator.database import Database
 from orchestrator.front import pareto_front
-from orchestrator.history import AnyRow, AnySelect
+from orchestrator.history import VARIABLES, AnyRow, AnySelect
 from orchestrator.tables import EndReason, EpochRow, JobRow, JobState, MetricRow
 from search_spaces.space import Constraint, HardConstraints, Rungs, Space
 from trainers.protocol import Verdict
-
-MOST_EPOCHS = 2**31  # an epoch is a 32-bit integer in the database
-OVERLAP_SECONDS = 60.0  # rows may become visible in another order than that of their times
 
 Losses = tuple[float, ...]  # objectives at one epoch, smaller is better
 Curve = Mapping[int, float]  # epoch -> value
@@ -43,16 +41,16 @@ def is_behind(candidate: int, losses: Sequence[Losses], rungs: Rungs) -> bool:
     own = losses[candidate]
     if len(own) == 1:
         return sum(other < own for other in losses) >= places
-    left = list(losses)
-    rank = 0
+    points = np.asarray(losses)
+    left = np.arange(len(losses))
+    first_front = True
     while places > 0:
-        front = [left[index] for index in pareto_front(left, ["minimize"] * len(own))]
-        if own in front:
-            return rank > 0 and _crowded(own, front) >= places
-        members = set(front)
-        left = [other for other in left if other not in members]
+        front = left[pareto_front(points[left], ["minimize"] * len(own))]
+        if candidate in front:
+            return not first_front and _crowded(own, [losses[index] for index in front]) >= places
+        left = np.setdiff1d(left, front, assume_unique=True)
         places -= len(front)
-        rank += 1
+        first_front = False
     return True
 
 
@@ -112,7 +110,7 @@ class _Trial:
     epochs: int
     reason: EndReason | None = None  # once found, it stays: an attempt may be lost before it has heard of it
     weighed: set[int] = field(default_factory=set)  # at these rungs
-    curves: dict[int, dict[str, float]] = field(default_factory=dict)  # epoch -> metrics
+    curves: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))  # metric -> epoch -> value
 
 
 class StopRules:
@@ -131,7 +129,6 @@ class StopRules:
         self._database = database
         self._study_id = study_id
         self._rungs = space.stop.rungs
-        self._rung_epochs = [] if self._rungs is None else rung_epochs(self._rungs, MOST_EPOCHS)
         self._signs = {o.metric: -1.0 if o.direction == "maximize" else 1.0 for o in space.objectives}
         self._hard = [constraint for constraint in space.constraints if constraint.hard]
         self._hard_rule = space.stop.constraint or HardConstraints()
@@ -139,16 +136,17 @@ class StopRules:
         self._arrived: set[tuple[int, int]] = set()  # rung and job
         self._trials: dict[int, _Trial] = {}  # those that have not ended, by job
         self._newest_id = 0
-        self._newest_report = 0.0
+        self._most_epochs = 0  # that any trial will have
 
     def apply(self) -> list[int]:
         """Read what is new, and ask every trial that a rule ends to stop; return their numbers."""
-        if not self._rung_epochs and not self._hard:
+        if self._rungs is None and not self._hard:
             return []
         with self._database.read() as connection:
             jobs = connection.execute(self._jobs_query()).all()
-            rows = connection.execute(self._metrics_query()).all() if jobs else []
-        self._take(jobs, rows)
+            self._note(jobs)
+            self._read_rungs(connection, [job.id for job in jobs])
+            self._read_hard_metrics(connection)
         for job_id, trial in self._trials.items():
             trial.reason = trial.reason or self._decide(job_id, trial)
         ended = [
@@ -163,44 +161,41 @@ class StopRules:
     def _jobs_query(self) -> AnySelect:
         epochs = JobRow.config[("training", "epochs")].as_integer().label("epochs")
         columns = (JobRow.id, JobRow.trial_number, JobRow.state, JobRow.verdict, JobRow.attempt, epochs)
-        return select(*columns).where(self._new())
+        # Those that had not ended when last read, and those that were queued since: ids only grow.
+        new = or_(JobRow.id > self._newest_id, JobRow.id.in_(list(self._trials)))
+        return select(*columns).where(JobRow.study_id == self._study_id, new)
 
-    def _metrics_query(self) -> AnySelect:
-        """Select objectives at rungs, and the metrics of hard constraints at every epoch."""
-        wanted = or_(
-            MetricRow.name.in_({constraint.metric for constraint in self._hard}),
-            and_(MetricRow.name.in_(self._signs), MetricRow.epoch.in_(self._rung_epochs)),
-        )
-        return (
-            select(MetricRow.job_id, MetricRow.epoch, EpochRow.reported_at, MetricRow.name, MetricRow.value)
-            .join(EpochRow, and_(EpochRow.job_id == MetricRow.job_id, EpochRow.epoch == MetricRow.epoch))
-            .join(JobRow, JobRow.id == MetricRow.job_id)
-            .where(self._new(), EpochRow.reported_at >= self._newest_report - OVERLAP_SECONDS, wanted)
-        )
-
-    def _new(self) -> ColumnElement[bool]:
-        """Select the jobs that had not ended when last read, and those that were queued since: ids only grow."""
-        return and_(
-            JobRow.study_id == self._study_id, or_(JobRow.id > self._newest_id, JobRow.id.in_(list(self._trials)))
-        )
-
-    def _take(self, jobs: Sequence[AnyRow], rows: Sequence[AnyRow]) -> None:
-        """Remember what was read; of trials that have ended only what they had at the rungs."""
+    def _note(self, jobs: Sequence[AnyRow]) -> None:
         for job in jobs:
             self._newest_id = max(self._newest_id, job.id)
+            self._most_epochs = max(self._most_epochs, job.epochs)
             if job.state in (JobState.PENDING, JobState.LEASED):
                 self._trials.setdefault(job.id, _Trial(job.epochs))
             else:
                 self._trials.pop(job.id, None)
-        found: dict[tuple[float, int, int], dict[str, float]] = defaultdict(dict)
-        for job_id, epoch, reported_at, name, value in rows:
-            found[reported_at, job_id, epoch][name] = value
-            self._newest_report = max(self._newest_report, reported_at)
-        for (reported_at, job_id, epoch), metrics in found.items():
-            if epoch in self._rung_epochs:
-                self._arrive(epoch, job_id, reported_at, metrics)
-            if (trial := self._trials.get(job_id)) is not None and epoch < trial.epochs:
-                trial.curves[epoch] = metrics
+
+    def _read_rungs(self, connection: Connection, job_ids: Sequence[int]) -> None:
+        """Enter what trials had at the rungs, those that have ended since the last time included."""
+        if self._rungs is None:
+            return
+        rungs = rung_epochs(self._rungs, self._most_epochs)
+        found: dict[tuple[int, int, float], dict[str, float]] = defaultdict(dict)
+        query = _metrics(self._signs).where(MetricRow.epoch.in_(rungs))
+        for start in range(0, len(job_ids), VARIABLES):
+            some = MetricRow.job_id.in_(job_ids[start : start + VARIABLES])
+            for job_id, epoch, reported_at, name, value in connection.execute(query.where(some)):
+                found[epoch, job_id, reported_at][name] = value
+        for (rung, job_id, reported_at), metrics in found.items():
+            self._arrive(rung, job_id, reported_at, metrics)
+
+    def _read_hard_metrics(self, connection: Connection) -> None:
+        """Read the curves that hard constraints are about, of open trials, up to the last epoch but one."""
+        if not self._hard or not self._trials:
+            return
+        query = _metrics({constraint.metric for constraint in self._hard})
+        for job_id, epoch, _, name, value in connection.execute(query.where(MetricRow.job_id.in_(list(self._trials)))):
+            if epoch < self._trials[job_id].epochs:
+                self._trials[job_id].curves[name][epoch] = value
 
     def _arrive(self, rung: int, job_id: int, at: float, metrics: Mapping[str, float]) -> None:
         """Enter a trial at a rung; one that lacks an objective there is neither weighed nor counted."""
@@ -212,8 +207,7 @@ class StopRules:
     def _decide(self, job_id: int, trial: _Trial) -> EndReason | None:
         """Return the reason for which a trial shall end, or None."""
         for constraint in self._hard:
-            curve = {epoch: at[constraint.metric] for epoch, at in trial.curves.items() if constraint.metric in at}
-            if breaks(constraint, curve, self._hard_rule):
+            if breaks(constraint, trial.curves[constraint.metric], self._hard_rule):
                 return EndReason.CONSTRAINT
         if self._rungs is not None:
             for rung in rung_epochs(self._rungs, trial.epochs):
@@ -237,3 +231,12 @@ class StopRules:
                 .where(JobRow.verdict == Verdict.CONTINUE)  # a person may have cancelled it since
                 .values(verdict=Verdict.STOP, verdict_reason=self._trials[job.id].reason)
             )
+
+
+def _metrics(names: Iterable[str]) -> AnySelect:
+    """Select metrics with the times at which they were reported."""
+    return (
+        select(MetricRow.job_id, MetricRow.epoch, EpochRow.reported_at, MetricRow.name, MetricRow.value)
+        .join(EpochRow, and_(EpochRow.job_id == MetricRow.job_id, EpochRow.epoch == MetricRow.epoch))
+        .where(MetricRow.name.in_(names))
+    )

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.database import Database, file_system_of, mask, open_database, storage_url
+from orchestrator.database import Database, file_system_of, first_line, mask, open_database, storage_url
 from orchestrator.errors import StorageError
 from orchestrator.migrations.upgrade import VERSION_TABLE, upgrade
 from orchestrator.tables import Base, WorkerRow
@@ -129,6 +129,25 @@ def test_the_url_comes_from_option_environment_or_default(monkeypatch: pytest.Mo
 def test_passwords_are_masked() -> None:
     assert mask("postgresql+psycopg://u:s3cr3t@h/x") == "postgresql+psycopg://u:***@h/x"
     assert "s3cr3t" not in mask("post gres://u:s3cr3t@h/x")
+    assert mask("postgresql+psycopg://h/x?password=s3cr3t&user=u") == "postgresql+psycopg://h/x?password=***&user=u"
+    assert first_line(ValueError("no route to postgresql://u:s3cr3t@h/x\nmore")) == "no route to postgresql://u:***@h/x"
+
+
+def test_a_password_on_the_command_line_brings_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sqlite_url: str
+) -> None:
+    monkeypatch.setenv("PASSWORD", "s3cr3t")
+    monkeypatch.setenv("SPIKEBENCH_STORAGE", "postgresql://u:s3cr3t@h/x")
+    assert [storage_url(given) for given in (None, "postgresql://u:${PASSWORD}@h/x")] == [
+        "postgresql://u:s3cr3t@h/x"
+    ] * 2
+    assert caplog.text == ""
+    assert storage_url("postgresql://u:s3cr3t@h/x") == "postgresql://u:s3cr3t@h/x"
+    assert "every user of this machine can read the password" in caplog.text
+    assert "s3cr3t" not in caplog.text
+    database = open_database(sqlite_url, create=True)
+    assert sqlite_url not in repr(database).replace(repr(database.engine), "")
+    database.engine.dispose()
 
 
 def test_the_file_system_of_a_path_is_known(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 
 from orchestrator.database import Database
 from orchestrator.front import pareto_front
@@ -294,6 +294,23 @@ def test_other_studies_are_left_alone(database: Database) -> None:
     for number, accuracy in enumerate((0.9, 0.1)):
         report(database, add_trial(database, number), 2, 10.0 + number, accuracy=accuracy)
     assert StopRules(database, 2, space(ONE, stop=HALF)).apply() == []
+
+
+@pytest.mark.parametrize("trials", [20, 200])
+def test_a_tick_reads_open_trials_only(local: Database, trials: int) -> None:
+    """However many trials have ended, a tick takes three short queries."""
+    add_study(local)
+    constraints = [{"metric": "density", "max": 0.5, "hard": True}]
+    rules = StopRules(local, 1, space(constraints=constraints, stop=HALF))
+    for number in range(trials):
+        job_id = add_trial(local, number, JobState.DONE if number < trials - 2 else JobState.LEASED)
+        report(local, job_id, 2, 10.0 + number, density=0.1, accuracy=0.5)
+    rules.apply()
+    read: list[Any] = []
+    event.listen(local.engine, "before_cursor_execute", lambda *given: read.append(given[3]))
+    assert rules.apply() == []
+    assert len(read) == 4  # BEGIN and three queries
+    assert max(map(len, read)) < 12  # variables: two open trials, not all
 
 
 def test_without_a_rule_nothing_is_read() -> None:

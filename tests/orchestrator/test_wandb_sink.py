@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def hold_back_after(connection: Any, epoch: int) -> list[tuple[Any, list[dict[st
 def give_back(connection: Any, held: list[tuple[Any, list[dict[str, Any]]]]) -> None:
     for row, entries in held:
         connection.execute(row.__table__.insert(), entries)
+
+
+@pytest.mark.system
+def test_the_command_line_is_not_stored(local: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["spikebench-search", "--storage", "postgresql://me:s3cr3t@host/x"])
+    deliver(local, seed_study(local, trials=1, epochs=1), tmp_path)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("study.db")]
+    assert len(written) > 1
+    assert [path for path in written if b"s3cr3t" in path.read_bytes()] == []
 
 
 def test_a_missing_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

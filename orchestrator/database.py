@@ -39,6 +39,14 @@ NETWORK_FILE_SYSTEMS = {
     "ceph",
     "gpfs",
 }
+# A network that swallows packets would otherwise hold a connection for a quarter of an hour (libpq).
+PATIENCE_WITH_SERVER = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
 SCHEMA_LOCK = 0x5B1CEBE4C  # key of the advisory lock under which tables are created
 
 T = TypeVar("T")
@@ -228,7 +236,7 @@ def make_engine(parsed: URL) -> Engine:
         harden_sqlite(engine)
         return engine
     return create_engine(
-        parsed, pool_pre_ping=True, pool_size=2, max_overflow=2, pool_recycle=1800, connect_args={"connect_timeout": 10}
+        parsed, pool_pre_ping=True, pool_size=2, max_overflow=2, pool_recycle=1800, connect_args=PATIENCE_WITH_SERVER
     )
 
 

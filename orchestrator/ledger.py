@@ -28,6 +28,24 @@ class ForeignTrialError(OrchestratorError):
     """Another process has added a trial to the study; nothing was written."""
 
 
+class _Record(FrozenTrial):
+    """A copy of a trial that looks its constraints up once: for each new trial a sampler asks every one for them."""
+
+    __slots__ = ("_looked_up",)  # beside the attributes by which trials are compared
+
+    def __init__(self, trial: FrozenTrial) -> None:
+        self.__dict__.update(trial.__dict__)
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        """What was set; the trial is feasible when none is above zero."""
+        try:
+            return self._looked_up
+        except AttributeError:
+            self._looked_up: dict[str, float] = super().constraints
+            return self._looked_up
+
+
 class Ledger(BaseStorage):
     """An Optuna storage of one study that writes only when told to.
 
@@ -102,7 +120,7 @@ class Ledger(BaseStorage):
         """
         for draft, trial_id in ids.items():
             position = self._position.pop(draft)
-            trial = copy.copy(self._trials[position])
+            trial = _Record(self._trials[position])
             trial._trial_id = trial_id
             self._trials[position] = trial
             self._position[trial_id] = position
@@ -271,7 +289,7 @@ class Ledger(BaseStorage):
                 "another program has written there; start a new study with --study NEW_NAME"
             )
         self._position[trial._trial_id] = trial.number
-        self._trials.append(trial)
+        self._trials.append(_Record(trial))
         self._newest_id = max(self._newest_id, trial._trial_id)
         if trial.state is TrialState.WAITING:
             self._waiting.add(trial._trial_id)
@@ -283,7 +301,7 @@ class Ledger(BaseStorage):
 
     def _changing(self, trial_id: int) -> FrozenTrial:
         """Replace a trial by a copy that may be changed; whoever holds the old one keeps it as it was."""
-        trial = copy.copy(self._of(trial_id))
+        trial = _Record(self._of(trial_id))
         self.check_trial_is_updatable(trial_id, trial.state)
         self._trials[trial.number] = trial
         return trial

@@ -108,8 +108,8 @@ def evaluate(
     with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
         data = load_data(config.data, config.augmentation)
         model = build_model(config, data.shape, data.num_classes, device)
-        _load_weights(model, content, checkpoint)
-        energy = energy_meter(config, model)
+        load_weights(model, content, checkpoint)
+        energy = energy_meter(config, model, events=energy_table is not None)
         measured = measure(
             make_task(config, device),
             model,
@@ -132,12 +132,22 @@ def without_weights(config: RunConfig) -> RunConfig:
     return with_params(config, dict.fromkeys(present, None))
 
 
-def energy_meter(config: RunConfig, model: nn.Module) -> EnergyMeter | None:
+def energy_meter(config: RunConfig, model: nn.Module, *, events: bool = False) -> EnergyMeter | None:
     """Return a meter of a model's energy by the configuration's cost table, or None where it wants none."""
-    return EnergyMeter(model, config.energy.cost_table) if config.energy.measure else None
+    return EnergyMeter(model, config.energy.cost_table, events=events) if config.energy.measure else None
 
 
-def _load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:
+def load_weights(model: nn.Module, content: dict[str, Any], checkpoint: Path) -> None:
+    """Give a model the weights of a checkpoint, the averaged ones where the run kept them.
+
+    Args:
+        model: as the checkpoint's configuration builds it.
+        content: of the checkpoint.
+        checkpoint: where it came from, for the message.
+
+    Raises:
+        CheckpointError: the weights are not those of such a model.
+    """
     try:
         weights = content["weights"]
         model.load_state_dict(weights["model"] if weights["ema"] is None else weights["ema"])

@@ -50,7 +50,7 @@ class Net(nn.Module):
 def measured(
     model: nn.Module, *batches: Tensor, cost_table: str = "45nm_fp32"
 ) -> tuple[EnergyMeter, dict[str, LayerEnergy]]:
-    meter = EnergyMeter(model, cost_table)
+    meter = EnergyMeter(model, cost_table, events=True)
     with meter, torch.no_grad():
         for batch in batches:
             model(batch)

@@ -41,9 +41,10 @@ class SpikingSelfAttention(SpikeProduct):
 
     def accumulations(self, *inputs: Tensor) -> Tensor:
         """Count pairs of q and k spikes that meet in a channel, and what they add up of v."""
-        q, k, v = (x.double() for x in inputs)
-        pairs = k.transpose(-2, -1) @ q  # [T, B, heads, N, N]: events of q meeting events of k
-        return pairs.sum() + (v @ (pairs > 0).double()).sum()
+        q, k, v = (x.float() for x in inputs)  # whole numbers far below 2^24: exact in single precision
+        meetings = (k.sum(-1) * q.sum(-1)).double().sum()
+        looked_at = (k.transpose(-2, -1) @ q > 0).sum(-1)  # [T, B, heads, N]: queries that meet each token's key
+        return meetings + (v.sum(-2) * looked_at).double().sum()
 
 
 @PRODUCTS.register("sdsa")
@@ -69,7 +70,7 @@ class SpikeDrivenSelfAttention(SpikeProduct):
     def accumulations(self, *inputs: Tensor) -> Tensor:
         """Count the spikes of k * v that are summed; masking is a selection."""
         _, k, v = inputs
-        return (k * v).double().sum()
+        return (k * v).sum(-1).double().sum()
 
 
 class _Mask(SpikeProduct):
@@ -94,7 +95,7 @@ class _Mask(SpikeProduct):
 
     def accumulations(self, *inputs: Tensor) -> Tensor:
         """Count the spikes of q that are summed; masking is a selection."""
-        return inputs[0].double().sum()
+        return inputs[0].sum(-1).double().sum()
 
 
 @PRODUCTS.register("qk_token")

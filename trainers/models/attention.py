@@ -172,12 +172,12 @@ class SpikingAttention(nn.Module):
         height, width = x.shape[-2:]
         maps = self.project(self.neuron(x))
         heads = [split_heads(spikes, self.num_heads) for spikes in maps.values()]
-        out = self.proj(merge_heads(self.product(*heads), height, width))
+        merged = merge_heads(self.product(*heads), height, width)
         if self.proj_state == "batch_leak":
+            out: Tensor = self.proj(merged)
             leaked: Tensor = self.proj_neuron(out.flatten(0, 1))  # one "time" axis of T*B images
             return leaked.view_as(out)
-        result: Tensor = self.proj_neuron(out)
-        return result
+        return self.proj.fire(merged, self.proj_neuron)
 
     def project(self, spikes: Tensor) -> dict[str, Tensor]:
         """Return the spikes q, k and v, maps [T, B, D, H, W], of the input's."""

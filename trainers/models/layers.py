@@ -43,6 +43,15 @@ class ConvBn(nn.Module):
         """Return [T, B, C', H', W'] of [T, B, C, H, W]."""
         return normalise(self.bn, convolve(self.conv, x))
 
+    def fire(self, x: Tensor, neuron: nn.Module) -> Tensor:
+        """Return the spikes [T, B, C', H', W'] of a layer behind it, in one pass where that can be.
+
+        Args:
+            x: [T, B, C, H, W].
+            neuron: the spiking layer, or the identity.
+        """
+        return fire(neuron, self.bn, convolve(self.conv, x))
+
 
 class ConvBnNeuron(ConvBn):
     """Convolution, batch normalisation and spikes, with a 3 x 3 max-pool of stride 2 before or after them if asked for.
@@ -79,7 +88,7 @@ class ConvBnNeuron(ConvBn):
         if self.pool == "before_neuron":
             pooled: Tensor = self.neuron(halve(super().forward(x)))
             return pooled
-        spikes = fire(self.neuron, self.bn, convolve(self.conv, x))
+        spikes = self.fire(x, self.neuron)
         return halve(spikes) if self.pool == "after_neuron" else spikes
 
 

@@ -54,7 +54,7 @@ def data_misfits(sections: Mapping[str, Section]) -> Iterator[Misfit]:
     """
     data, augmentation = sections["data"], sections["augmentation"]
     yield from _splits(data)
-    yield from _clips(data, sections["encoder"], augmentation)
+    yield from _clips(data, sections["encoder"], sections["loss"], augmentation)
     yield from _normalisation(data, sections["encoder"], sections["loss"], augmentation)
     yield from _crop(augmentation)
     if augmentation.get("rand_augment_ops") is not None and augmentation.get("rand_augment", "") is None:
@@ -76,7 +76,7 @@ def _splits(data: Section) -> Iterator[Misfit]:
             yield Misfit("data.train_size", message)
 
 
-def _clips(data: Section, encoder: Section, augmentation: Section) -> Iterator[Misfit]:
+def _clips(data: Section, encoder: Section, loss: Section, augmentation: Section) -> Iterator[Misfit]:
     """Yield what clips of an event camera cannot have, and what only they can have."""
     name, taker = kind_of(data), kind_of(encoder)
     if name is None:
@@ -88,6 +88,8 @@ def _clips(data: Section, encoder: Section, augmentation: Section) -> Iterator[M
             yield Misfit(f"augmentation.{key}", f"it is for {owner}, data '{name}' has none: expected {_plain(off)}")
     if not clips:
         return
+    if kind_of(loss) in UNIT_PIXEL_LOSSES:
+        yield Misfit("loss.name", f"'{kind_of(loss)}' takes pixels in [0, 1], data '{name}' has counts of events")
     frames, steps = positive_integer(data, "frames"), positive_integer(encoder, "time_steps")
     if taker is not None and taker not in CLIP_ENCODERS:
         allowed = ", ".join(f"'{encoder}'" for encoder in sorted(CLIP_ENCODERS))
@@ -133,8 +135,10 @@ def _schedule(schedule: Section, training: Section) -> Iterator[Misfit]:
     if schedule.get("name") != "cosine" or epochs is None:
         return
     cooldown = positive_integer(schedule, "cooldown_epochs") or 0
-    prefix = (positive_integer(schedule, "warmup_epochs") or 0) if schedule.get("warmup_prefix") is True else 0
-    if cooldown and cooldown + prefix >= epochs:
+    warmup = positive_integer(schedule, "warmup_epochs") or 0
+    prefix = warmup if schedule.get("warmup_prefix") is True else 0
+    only_warm_up = not prefix and epochs <= warmup  # the first epochs of a long recipe, as a try
+    if cooldown and cooldown + prefix >= epochs and not only_warm_up:
         spent = f"with a warm-up of {prefix} " if prefix else ""
         message = f"{spent}it leaves nothing of training.epochs ({epochs}) to decay in, got {cooldown}"
         yield Misfit("schedule.cooldown_epochs", message)

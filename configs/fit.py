@@ -11,22 +11,8 @@ from typing import Any
 
 from configs.data_fit import data_misfits, image_shape
 from configs.misfit import Misfit, kind_of, positive_integer
+from configs.transformer_fit import SPIKING_TRANSFORMERS, transformer_misfits
 
-SPIKING_TRANSFORMERS = frozenset(
-    {
-        "spikformer_cifar",
-        "spikformer_imagenet",
-        "spikformer_dvs",
-        "sdt",
-        "qkformer_cifar",
-        "qkformer_imagenet",
-        "qkformer_dvs",
-        "tim",
-        "spikingformer_cifar",
-        "spikingformer_imagenet",
-        "spikingformer_dvs",
-    }
-)
 DEFAULT_PAIRS = {
     "stal_srnn": ("rlif", "convstal"),
     "stal_spikformer": ("lif", "stalps"),
@@ -92,6 +78,7 @@ def misfits(values: Mapping[str, Any]) -> list[Misfit]:
         *_alone(sections["model"], sections["encoder"], sections["data"]),
         *_widths(sections["model"], sections["encoder"]),
         *_images(sections["model"], sections["encoder"], sections["data"]),
+        *transformer_misfits(sections),
         *data_misfits(sections),
     ]
 
@@ -148,7 +135,7 @@ def _alone(model: Mapping[str, Any], encoder: Mapping[str, Any], data: Mapping[s
 
 def _widths(model: Mapping[str, Any], encoder: Mapping[str, Any]) -> Iterator[Misfit]:
     width, heads = positive_integer(model, "embed_dims"), positive_integer(model, "num_heads")
-    if width and heads and width % heads:
+    if width and heads and width % heads and kind_of(model) not in SPIKING_TRANSFORMERS:
         yield Misfit("model.num_heads", f"expected a divisor of model.embed_dims ({width}), got {heads}")
     kernel = positive_integer(encoder, "kernel_size")
     if kernel and kernel % 2 == 0:

@@ -88,7 +88,7 @@ def make_schedule(
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=section.name,
-        num_epochs=decaying,
+        num_epochs=max(decaying, 1),  # a run shorter than its warm-up never decays
         decay_epochs=section.step_epochs,
         decay_rate=section.gamma,
         min_lr=section.min_learning_rate,

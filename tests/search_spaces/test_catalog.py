@@ -24,7 +24,7 @@ def test_shipped_spaces_are_found_by_name_with_and_without_ending() -> None:
 
 
 def test_no_file_is_missing_or_forgotten() -> None:
-    assert len(SHIPPED) == 43
+    assert len(SHIPPED) == 96
     assert {*shipped_configs(), *shipped_spaces()} == set(SHIPPED)
 
 

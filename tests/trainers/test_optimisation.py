@@ -86,6 +86,7 @@ def test_state_is_taken_over_whole() -> None:
             {"name": "cosine", "cooldown_epochs": 2, "min_learning_rate": 0.1},
             [*(0.1 + 0.9 * (1 + np.cos(np.pi * e / 4)) / 2 for e in range(4)), 0.1, 0.1],
         ),
+        ({"name": "cosine", "warmup_epochs": 8, "cooldown_epochs": 7}, [e / 8 for e in range(6)]),
         (
             {"name": "cosine", "warmup_epochs": 2, "warmup_prefix": True},
             [0.0, 0.5, *((1 + np.cos(np.pi * e / 4)) / 2 for e in range(4))],

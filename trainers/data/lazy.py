@@ -142,8 +142,9 @@ def loaded(loader: DataLoader[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def allowed_workers(workers: int) -> int:
-    """Return how many loader processes this process may start: a daemon may start none."""
+    """Return how many loader processes this process may start: one per core at most, a daemon none."""
     if workers and multiprocessing.current_process().daemon:
         _log.warning("data.workers is %d, but a daemon process may start none: images are augmented in it", workers)
         return 0
-    return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(workers, cores)

@@ -1,6 +1,7 @@
 """Order, position and augmentation of batches."""
 
 import multiprocessing
+import os
 from itertools import chain
 
 import numpy as np
@@ -11,6 +12,7 @@ from configs.schema import Augmentation
 from trainers.data.augment import make_transform
 from trainers.data.batches import Batch, TrainBatches, eval_batches
 from trainers.data.bundle import Split
+from trainers.data.lazy import allowed_workers
 from trainers.protocol import TrainerError
 
 CPU = torch.device("cpu")
@@ -68,6 +70,11 @@ def test_a_daemon_process_augments_by_itself(monkeypatch, caplog) -> None:
     monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
     assert torch.equal(next(augmented(workers=2).epoch(0))[0], expected[0][0])
     assert "a daemon process may start none" in caplog.text
+
+
+def test_there_are_no_more_loader_processes_than_cores(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert [allowed_workers(workers) for workers in (0, 2, 8)] == [0, 2, 3]
 
 
 def test_augmentation_differs_between_epochs_and_images_and_stays_in_range() -> None:

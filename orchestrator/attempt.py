@@ -32,7 +32,7 @@ from orchestrator.records import (
 )
 from orchestrator.tables import EndReason, JobState
 from orchestrator.timing import beat_seconds
-from orchestrator.trial_handle import TrialHandle, TrialHandles
+from orchestrator.trial_handle import Handle, Handles
 from orchestrator.trial_process import ALIVE, TrialEnd, TrialSpec, write_config
 from trainers.protocol import EpochReport, RunFacts, SavedCheckpoint, Verdict
 
@@ -55,7 +55,7 @@ class Attempt:
         handles: give the process it runs in.
     """
 
-    def __init__(self, database: Database, held: Claim, device: str, handles: TrialHandles) -> None:
+    def __init__(self, database: Database, held: Claim, device: str, handles: Handles) -> None:
         self._database = database
         self._held = held
         self._device = device
@@ -63,7 +63,7 @@ class Attempt:
             held.attempt_config, held.trainer, held.run_dir, device, held.threads, attempt=held.attempt
         )
         self._handles = handles
-        self._handle: TrialHandle | None = None  # before the start, and where it failed
+        self._handle: Handle | None = None  # before the start, and where it failed
         self._outbox: deque[RunFacts | EpochReport | SavedCheckpoint] = deque()
         self._end: TrialEnd | None = None
         self._sent = Verdict.CONTINUE

@@ -3,12 +3,70 @@
 from __future__ import annotations
 
 import contextlib
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Protocol
 
 from orchestrator.forkserver import ensure_forkserver
 from orchestrator.trial_process import TrialSpec, main
 
 EXIT_SECONDS = 5.0  # how long a process that has nothing left to do may take to end
+
+
+class Running(Protocol):
+    """What a trial runs in, with the names that `multiprocessing` gives to a process."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None without a process of its own."""
+
+    @property
+    def sentinel(self) -> int | Connection:
+        """Readable once the trial has ended."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """How it ended; None before."""
+
+    def is_alive(self) -> bool:
+        """Tell whether it has not ended."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class Handle(Protocol):
+    """A trial as its worker holds it."""
+
+    @property
+    def pipe(self) -> Connection:
+        """What the trial says, and hears."""
+
+    @property
+    def process(self) -> Running:
+        """What it runs in."""
+
+    def begin(self, spec: TrialSpec) -> None:
+        """Run a trial."""
+
+    def close(self) -> None:
+        """End the trial if it has not ended."""
+
+
+class Handles(Protocol):
+    """Where a worker gets one handle after the other from."""
+
+    def prepare(self) -> None:
+        """Make ready for the next trial."""
+
+    def take(self) -> Handle:
+        """Return what waits for its trial."""
+
+    def close(self) -> None:
+        """End what waits."""
 
 
 class TrialHandle:

@@ -188,7 +188,7 @@ class Budget(Section):
 
 
 class Workers(Section):
-    """How many trials run at once on this machine."""
+    """How many trials run at once, on this machine or on a Ray cluster."""
 
     count: Count | Literal["auto"] = Field("auto", description="trials at once; auto fills every GPU, or the cores")
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads of each trial; auto shares the cores")
@@ -202,6 +202,31 @@ class Workers(Section):
         if self.per_gpu is not None and self.gpu_fraction is not None:
             raise ValueError("`per_gpu` and `gpu_fraction` say the same thing; remove one")
         return self
+
+
+class Ray(Section):
+    """What trials need of a Ray cluster, and where it is."""
+
+    address: str = Field(
+        "local",
+        pattern=r"^(local|auto|[^/\s:]+:\d+)$",
+        description="HOST:PORT of its head, auto for the one this machine is in; local starts one on this machine",
+    )
+    cpus: Positive | None = Field(None, description="CPUs of each trial; null takes `workers.threads`, or one")
+    resources: dict[str, Positive] = Field(
+        default_factory=dict, description="custom resource -> how much of it each trial takes"
+    )
+    gpus_per_trial: Count = Field(1, description="GPUs of each trial; more than one is refused, training has one device")
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _is_one(cls, count: int) -> int:
+        if count > 1:
+            raise ValueError(
+                f"expected 1, got {count}: a trial trains on one GPU, training over several is not supported; "
+                "run several trials at once instead"
+            )
+        return count
 
 
 class Checkpoints(Section):
@@ -230,7 +255,11 @@ class Space(Section):
     )
     sampler: Sampler = Sampler()
     budget: Budget = Budget()
+    executor: Literal["local", "ray", "debug"] = Field(
+        "local", description="what runs trials: processes of this machine, Ray, or this process itself, one by one"
+    )
     workers: Workers = Workers()
+    ray: Ray = Ray()
     checkpoints: Checkpoints = Checkpoints()
     max_failures_in_row: Count = Field(3, description="the study stops when so many trials fail one after another")
     trainer: str = Field(

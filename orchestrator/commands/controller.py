@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import OVERRIDES, StorageOption, overrides_of
-from orchestrator.commands.search import Crew, run_study
+from orchestrator.commands.search import run_study
+from orchestrator.crew import Crew
 from orchestrator.database import Database, open_database, storage_url
 from orchestrator.executors.absent import AbsentExecutor
 from orchestrator.schema import open_ready

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 
 from configs.problems import mask_credentials
+from orchestrator.artifact_process import artifacts_beside, make_all
+from orchestrator.artifacts import OUR_TRAINER, lacking
 from orchestrator.ask_tell import AskTell
 from orchestrator.commands.options import (
     OVERRIDES,
@@ -24,26 +28,34 @@ from orchestrator.commands.options import (
     shares_of,
 )
 from orchestrator.controller import Controller
+from orchestrator.crew import Crew, Request, hire
 from orchestrator.database import Database, open_database, storage_url
 from orchestrator.endings import EXIT_PREEMPTED
-from orchestrator.executors.base import Executor
-from orchestrator.executors.local import LocalExecutor
 from orchestrator.live import make_view
 from orchestrator.one_machine import refuse_other_machines
-from orchestrator.slots import described, slots
 from orchestrator.study import Study, open_study
 from orchestrator.summary import print_summary
 from orchestrator.tables import StudyState
 from orchestrator.targets import require_services, targets_of
 from orchestrator.tracking import delivery
-from orchestrator.trial_process import modules_of, require_trainer
+from orchestrator.trial_process import require_trainer
 from search_spaces.load import load_space
 from search_spaces.preview import sample
-from search_spaces.space import CheckedSpace
+from search_spaces.space import CheckedSpace, Ray
 from trainers.data_presence import require_data
 
 CONTEXT_SETTINGS = OVERRIDES
 DRY_RUN_SAMPLES = 3
+ARTIFACTS = "artifacts"  # folder under the runs, as `spikebench dashboard` has it
+ARTIFACT_SECONDS = 120.0  # how long a search that is complete waits for figures
+
+
+class ExecutorName(StrEnum):
+    """What runs trials."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    DEBUG = "debug"
 
 
 def command(
@@ -55,6 +67,16 @@ def command(
     threads: ThreadsOption = "",
     per_gpu: PerGpuOption = None,
     gpu_fraction: GpuFractionOption = None,
+    executor: Annotated[
+        ExecutorName | None,
+        typer.Option(help="What runs trials: local, ray or debug; the space's own by default.", show_default=False),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of a Ray cluster's head, auto for the one this machine is in.", show_default=False
+        ),
+    ] = None,
     storage: StorageOption = None,
     runs_dir: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and reports.")] = Path("runs"),
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value on the base configuration.")] = None,
@@ -71,9 +93,10 @@ def command(
     if dry_run:
         show_samples(console, checked)
         return
+    checked = _with_executor(checked, executor, ray_address)
     shares = shares_of(per_gpu, gpu_fraction)
     section = checked.space.workers
-    places = slots(
+    request = Request(
         count_or_auto(workers or str(section.count), "--workers"),
         count_or_auto(threads or str(section.threads), "--threads"),
         **(shares if any(shares.values()) else shares_of(section.per_gpu, section.gpu_fraction)),
@@ -82,24 +105,26 @@ def command(
     require_data(checked.base.data)
     require_services(checked.base.tracking)
     database = open_database(storage_url(storage), create=True)
+    crew = hire(checked.space, request, database.url, runs_dir / (study or checked.space.name))
     opened = open_study(database, checked, name=study, trials=trials)
-    executor = LocalExecutor(database.url, opened.id, places, modules_of(checked.space.trainer))
-    run_study(console, database, opened, Crew(executor, described(places), places[0].threads), runs_dir)
+    run_study(console, database, opened, crew(opened), runs_dir)
 
 
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """Who trains the trials of a study.
-
-    Args:
-        executor: starts the workers.
-        described: for people, who and where they are.
-        threads: CPU threads of each trial; 0 leaves them to the worker that starts it.
-    """
-
-    executor: Executor
-    described: str
-    threads: int
+def _with_executor(checked: CheckedSpace, executor: ExecutorName | None, ray_address: str | None) -> CheckedSpace:
+    """Lay what the command line says about executors over the space."""
+    name = executor or checked.space.executor
+    ray = checked.space.ray
+    if ray_address is not None:
+        if name != "ray":
+            raise typer.BadParameter(f"--ray-address is for --executor ray, and the executor is {name}")
+        try:
+            ray = Ray.model_validate({**ray.model_dump(), "address": ray_address})
+        except ValidationError:
+            raise typer.BadParameter(
+                f"--ray-address takes HOST:PORT, auto or local, got '{ray_address}'; "
+                "a ray:// address is for clients, and Ray Tune has to be a driver"
+            ) from None
+    return replace(checked, space=checked.space.model_copy(update={"executor": str(name), "ray": ray}))
 
 
 def run_study(console: Console, database: Database, study: Study, crew: Crew, runs_dir: Path) -> None:
@@ -120,6 +145,23 @@ def run_study(console: Console, database: Database, study: Study, crew: Crew, ru
         raise typer.Exit(EXIT_PREEMPTED)
     if state is not StudyState.COMPLETE or not finished:
         raise typer.Exit(1)
+    if study.checked.space.trainer == OUR_TRAINER:
+        _complete_artifacts(console, database, study.name, runs_dir / ARTIFACTS)
+
+
+def _complete_artifacts(console: Console, database: Database, study: str, folder: Path) -> None:
+    """Make what is missing beside the trials of the front, for a while."""
+    if not (missing := lacking(database, study, folder)):
+        return
+    later = f"`spikebench artifacts {study}` makes the rest"
+    many = f"{len(missing)} front trial{'s' if len(missing) > 1 else ''}"
+    console.print(f"figures of {many} for `spikebench dashboard` (Ctrl-C: {later} later)", soft_wrap=True)
+    try:
+        made = make_all(database, study, folder, console.print, ARTIFACT_SECONDS)
+    except KeyboardInterrupt:
+        made = False
+    if not made:
+        console.print(f"not all figures are made: {later}", soft_wrap=True)
 
 
 def _controlled(
@@ -135,7 +177,10 @@ def _controlled(
     )
     targets = targets_of(study.checked.base.tracking, runs_dir / study.name)
     view = make_view(console)
-    with delivery(database, study.id, targets, view.note):
+    with (
+        delivery(database, study.id, targets, view.note),
+        artifacts_beside(database, study.id, study.name, runs_dir / ARTIFACTS, view.note),
+    ):
         controller = Controller(database, study, ask_tell, crew.executor, view)
         return controller.run(), controller.preempted
 

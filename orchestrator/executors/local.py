@@ -106,7 +106,7 @@ class LocalExecutor:
         ours, theirs = self._context.Pipe()
         settings = WorkerSettings(self._url, self._study_id, slot, self._preload)
         process = self._context.Process(target=main, args=(settings, theirs), name=f"worker-{slot.device}")
-        with _no_main_module():
+        with no_main_module():
             process.start()
         theirs.close()
         return _Member(slot, process, ours, time.monotonic())
@@ -128,7 +128,7 @@ class LocalExecutor:
 
 
 @contextlib.contextmanager
-def _no_main_module() -> Iterator[None]:
+def no_main_module() -> Iterator[None]:
     """Keep multiprocessing from running this program's main script again in every worker and trial.
 
     Nothing of it is needed there, and importing a command line anew costs each trial half a second.

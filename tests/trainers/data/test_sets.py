@@ -1,13 +1,13 @@
 """The data sets: what they hold, how they are split, and what is said when they are not there."""
 
 import gzip
-import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cifar_files import write_cifar
 from pydantic import TypeAdapter
 from sklearn import datasets as sklearn_datasets
 
@@ -46,20 +46,6 @@ def write_mnist_files(
                 path.with_name(path.name + ".gz").write_bytes(gzip.compress(idx_bytes(array)))
             else:
                 path.write_bytes(idx_bytes(array))
-
-
-def write_cifar(root: Path, monkeypatch, *, fine: bool) -> None:
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
-    folder = root / ("cifar-100-python" if fine else "cifar-10-batches-py")
-    folder.mkdir(parents=True)
-    names = ["train", "test"] if fine else [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
-    rng = np.random.default_rng(0)
-    for name in names:
-        labels = [int(label) for label in rng.integers(0, 10, 10)]
-        entry = {"data": rng.integers(0, 256, (10, 3072), dtype=np.uint8), "fine_labels" if fine else "labels": labels}
-        (folder / name).write_bytes(pickle.dumps(entry))
-    meta = {"fine_label_names": [str(n) for n in range(100)]} if fine else {"label_names": [str(n) for n in range(10)]}
-    (folder / ("meta" if fine else "batches.meta")).write_bytes(pickle.dumps(meta))
 
 
 def test_digits_are_scikit_learns_divided_by_16() -> None:

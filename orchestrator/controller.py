@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import Pipe
@@ -248,7 +249,10 @@ class Controller:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Count Ctrl-C and SIGTERM instead of dying of them."""
+        """Count Ctrl-C and SIGTERM instead of dying of them; in a thread of a program they are the program's."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def count(number: int, _: FrameType | None) -> None:
             self._interrupts += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from configs.fit import image_shape
+from configs.data_fit import image_shape
 from configs.resolve import config_hash, to_dict, with_params
 from configs.schema import SpikingTransformerModel
 from trainers import checkpoint as checkpoints

@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import OVERRIDES, StorageOption, overrides_of
-from orchestrator.commands.search import run_study
+from orchestrator.commands.search import leave
 from orchestrator.crew import Crew
 from orchestrator.database import Database, open_database, storage_url
 from orchestrator.executors.absent import AbsentExecutor
+from orchestrator.launch import run_study
 from orchestrator.schema import open_ready
 from orchestrator.study import Study, open_study, require_row
 from orchestrator.targets import require_services
@@ -52,7 +53,7 @@ def command(
         f"waiting for `spikebench worker --study {opened.name}` from any machine",
         0 if threads == "auto" else threads,
     )
-    run_study(console, database, opened, crew, runs_dir)
+    leave(run_study(console, database, opened, crew, runs_dir))
 
 
 def _opened(

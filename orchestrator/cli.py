@@ -29,6 +29,7 @@ COMMANDS = {  # name -> one line for --help; the module is only imported when it
     "report": "Write the report of a study as one HTML file.",
     "db": "Make, migrate or check the tables of a database.",
     "dashboard": "Open a study's database in optuna-dashboard.",
+    "artifacts": "Put figures of front trials into the dashboard.",
     "validate": "Check configurations and search spaces.",
     "schema": "Write the JSON Schema of configurations or search spaces.",
     "doctor": "Check this machine, its packages and the database.",

@@ -26,6 +26,8 @@ HARMLESS_WRITES = (
     ("DELETE", re.compile(r"^/api/artifacts/")),
 )
 
+ONE_STUDY = re.compile(r"^/api/studies/(\d+)/?$")
+
 
 class DashboardError(OrchestratorError):
     """The dashboard cannot be served where it was asked to."""
@@ -62,13 +64,32 @@ def make_dashboard(database: Database, host: str, port: int, artifacts: Path, *,
     from optuna.artifacts import FileSystemArtifactStore  # noqa: PLC0415 - seconds to import, after all checks
     from optuna_dashboard import wsgi  # noqa: PLC0415
 
+    from orchestrator.dashboard_storage import DashboardStorage  # noqa: PLC0415
+
     artifacts.mkdir(parents=True, exist_ok=True)
-    application = wsgi(optuna_storage(database), artifact_store=FileSystemArtifactStore(str(artifacts)))
+    storage = DashboardStorage(optuna_storage(database), database)
+    application = opening(storage.open, wsgi(storage, artifact_store=FileSystemArtifactStore(str(artifacts))))
     try:
         return make_server(host, port, guarded(application), server_class=_Server, handler_class=_SilentHandler)
     except OSError as error:
         taken = " is taken: give another one with --port" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
         raise DashboardError(f"cannot listen on {host}:{port}{taken}") from error
+
+
+def opening(opened: Callable[[int | None], None], application: Wsgi) -> Wsgi:
+    """Return an application that says which study each request shows, in the request's own thread.
+
+    Args:
+        opened: told Optuna's id of the study, or None.
+        application: the dashboard.
+    """
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        shown = ONE_STUDY.match(environ["PATH_INFO"])
+        opened(int(shown[1]) if shown else None)
+        return application(environ, start_response)
+
+    return answer
 
 
 def is_loopback(host: str) -> bool:

@@ -152,7 +152,7 @@ def delivering(
     process = context.Process(target=work, args=(*args, targets, far_end), name="delivery", daemon=True)
     process.start()
     far_end.close()
-    reader = threading.Thread(target=_pass_on, args=(wire, note), daemon=True)
+    reader = threading.Thread(target=pass_on, args=(wire, note), daemon=True)
     reader.start()
     try:
         yield wire
@@ -170,7 +170,13 @@ def delivering(
         wire.close()
 
 
-def _pass_on(wire: Connection, note: Note) -> None:
+def pass_on(wire: Connection, note: Note) -> None:
+    """Tell what comes through a wire, line by line, until its other end is gone.
+
+    Args:
+        wire: from another process.
+        note: told each line.
+    """
     with contextlib.suppress(EOFError, OSError):
         while True:
             note(str(wire.recv()))

@@ -31,7 +31,7 @@ def test_a_search_that_must_go_gives_all_its_trials_back(study: DisturbedStudy, 
     else:
         os.killpg(study.process.pid, signal.SIGTERM)
     assert "interrupted; the same command goes on" in study.finish()
-    assert study.process.returncode == 1
+    assert study.process.returncode == 75
     assert study.query("SELECT state, owner, count(*) FROM sb_jobs GROUP BY state, owner") == [("pending", None, 2)]
     assert study.attempts() == {0: ["preempted"], 1: ["preempted"]}
     assert study.query("SELECT count(*) FROM sb_workers WHERE ended_at IS NULL") == [(0,)]

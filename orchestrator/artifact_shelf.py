@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mimetypes
 import os
@@ -107,10 +106,10 @@ class Shelf:
     def _put(self, trial_id: int, name: str, make: Callable[[Path], object]) -> None:
         artifact = self._id(trial_id, name)
         half = self._folder / f".{artifact}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            half.unlink()
+        half.unlink(missing_ok=True)
         make(half)
         half.replace(self._folder / artifact)
+        half.unlink(missing_ok=True)  # it stays when both are links to one file
         kind = MIMETYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
         meta = ArtifactMeta(artifact_id=artifact, filename=name, mimetype=kind, encoding=None)
         rows = OptunaRows()

@@ -44,12 +44,12 @@ def test_what_is_seen_is_what_was_measured(checkpoint: Path) -> None:
 
 def test_the_raster_is_of_one_sample_with_time_first(checkpoint: Path) -> None:
     raster = inspect(checkpoint, threads=1, most=1).raster
-    assert list(raster)[0] == "encoder"
+    assert next(iter(raster)) == "encoder"
     assert {name for name in raster if name != "encoder"} == set(inspect(checkpoint, threads=1, most=1).rates)
     steps = {len(spikes) for spikes in raster.values()}
     assert len(steps) == 1
     assert steps.pop() > 1
-    assert all(0.0 <= float(spikes.min()) and float(spikes.max()) <= 1.0 for spikes in raster.values())
+    assert all(float(spikes.min()) >= 0.0 and float(spikes.max()) <= 1.0 for spikes in raster.values())
 
 
 def test_a_slow_model_is_looked_at_for_so_long_only(checkpoint: Path) -> None:

@@ -9,7 +9,18 @@ from trainers.training import train
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(("name", "accuracy"), [("stal/srnn_digits", 0.9), ("stal/spikformer_digits", 0.96)])
+@pytest.mark.parametrize(
+    ("name", "accuracy"),
+    [
+        ("stal/srnn_digits", 0.9),
+        ("stal/spikformer_digits", 0.96),
+        ("spikformer/spikformer_digits", 0.9),
+        ("sdt/sdt_digits", 0.9),
+        ("qkformer/qkformer_digits", 0.9),
+        ("tim/tim_digits", 0.9),
+        ("spikingformer/spikingformer_digits", 0.9),
+    ],
+)
 def test_test_accuracy(name: str, accuracy: float, run_dir) -> None:
     config = resolve(name, ["--training.device", "cpu"]).config
     done = train(config, SilentReporter(), run_dir=run_dir, threads=1)

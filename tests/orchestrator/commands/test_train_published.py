@@ -18,8 +18,8 @@ def test_the_recipe_of_qkformer_starts(name: str, tmp_path: Path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     write_cifar(tmp_path / "data", monkeypatch, fine=name == "cifar100", per_file=8 if name == "cifar10" else 40)
     smaller = ["--model.embed_dims", "32", "--training.batch_size", "18", "--data.workers", "0"]
+    config = str(ROOT / "qkformer" / f"{name}.yaml")
     with pytest.raises(SystemExit) as left:
-        config = str(ROOT / "qkformer" / f"{name}.yaml")
         main(["train", "--config", config, *smaller, "--training.epochs", "1", "--training.device", "cpu"])
     out = capsys.readouterr().out
     assert not left.value.code

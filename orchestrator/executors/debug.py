@@ -149,6 +149,11 @@ class TrialThread(threading.Thread):
         """Tell whether the trial has not ended; one that was killed counts as ended."""
         return not self._killed and super().is_alive()
 
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the trial has ended; one that was killed is not waited for."""
+        if not self._killed:
+            super().join(timeout)
+
     def kill(self) -> None:
         """Make the trial's next word an error, and wait no longer: nothing ends a thread at once."""
         self._killed = True

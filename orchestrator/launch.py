@@ -24,6 +24,7 @@ from orchestrator.trial_process import require_trainer
 from search_spaces.space import CheckedSpace
 from trainers.data_presence import require_data
 
+REPORT = "report.html"  # in the study's folder
 ARTIFACTS = "artifacts"  # folder under the runs, as `spikebench dashboard` has it
 ARTIFACT_SECONDS = 120.0  # how long a search that is complete waits for figures
 
@@ -84,10 +85,7 @@ def run_study(console: Console, database: Database, study: Study, crew: Crew, ru
         state, preempted = _controlled(console, database, study, crew, runs_dir)
     finally:
         study.close()
-    from orchestrator.report import write_report  # noqa: PLC0415 - plotly takes seconds to load: not before the first trial
-
-    report = write_report(database, study.name, runs_dir / study.name / "report.html")
-    finished = print_summary(console, database, study.name, report)
+    finished = print_summary(console, database, study.name, runs_dir / study.name / REPORT)
     if state is StudyState.COMPLETE and finished and study.checked.space.trainer == OUR_TRAINER:
         _complete_artifacts(console, database, study.name, runs_dir / ARTIFACTS)
     return Ended(state, preempted, finished)
@@ -121,9 +119,14 @@ def _controlled(
     )
     targets = targets_of(study.checked.base.tracking, runs_dir / study.name)
     view = make_view(console)
+    report = runs_dir / study.name / REPORT
     with (
-        delivery(database, study.id, targets, view.note),
+        delivery(database, study.id, targets, view.note, report),
         artifacts_beside(database, study.id, study.name, runs_dir / ARTIFACTS, view.note),
     ):
         controller = Controller(database, study, ask_tell, crew.executor, view)
-        return controller.run(), controller.preempted
+        state = controller.run()
+        from orchestrator.report import write_report  # noqa: PLC0415 - plotly takes seconds to load: not before the first trial
+
+        write_report(database, study.name, report)
+        return state, controller.preempted

@@ -24,6 +24,8 @@ STUDY_KEY = "spikebench.study_key"
 TRIAL = "spikebench.trial"
 FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
 TIMEOUT_SECONDS = "10"
+# Run to the thread that measures the machine; it outlives a sink that is opened again after trouble.
+_MONITORS: dict[str, Any] = {}
 
 
 class MlflowSink:
@@ -32,19 +34,23 @@ class MlflowSink:
     Args:
         uri: tracking URI: a database URL or a server's address.
         experiment: name of the experiment; None takes the space's or the run's.
-        note: told once when the configuration cannot be stored as an artifact.
+        note: told once when files cannot be stored.
+        system_metrics: measure this machine too, on the study's run or on the one run.
     """
 
     name = "mlflow"
     service = "MLflow"
 
-    def __init__(self, uri: str, experiment: str | None, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, uri: str, experiment: str | None, note: Callable[[str], None], *, system_metrics: bool = False
+    ) -> None:
         _tame_mlflow()
         from mlflow import MlflowClient  # noqa: PLC0415 - a second to import, and it reads the environment set above
 
         _tame_loggers()
         self._uri = uri
         self._named = experiment
+        self._system_metrics = system_metrics
         if (folder := _folder_of(uri)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=uri)
@@ -75,6 +81,7 @@ class MlflowSink:
             )
         self._parent = str(found.info.run_id)
         self._client.update_run(self._parent, status="RUNNING")
+        self._watch(self._parent)
         children = self._runs(f"tags.`{PARENT}` = '{self._parent}'")
         self._orphans = {int(run.data.tags[TRIAL]): run.info.run_id for run in children if TRIAL in run.data.tags}
 
@@ -87,6 +94,8 @@ class MlflowSink:
         run_id = run_id or self._orphans.get(trial.number)
         if run_id is not None:
             self._try(self._client.update_run, run_id, status="RUNNING")
+            if self._study is None:
+                self._watch(run_id)
             return run_id
         tags = {"spikebench.config_hash": trial.config_hash, "spikebench.run_dir": trial.run_dir}
         if self._study is not None:
@@ -100,7 +109,9 @@ class MlflowSink:
         )
         run_id = str(run.info.run_id)
         self._log_params(run_id, trial.params)
-        self._log_config(run_id, trial.config or {})
+        self._store(self._client.log_dict, run_id, trial.config or {}, "config.yaml")
+        if self._study is None:
+            self._watch(run_id)
         return run_id
 
     def log(self, run_id: str, epochs: Sequence[EpochMetrics]) -> None:
@@ -119,6 +130,8 @@ class MlflowSink:
 
     def close_trial(self, run_id: str, trial: TrialFacts) -> None:
         """Set status and end reason; an interrupted trial is KILLED until it goes on."""
+        if self._study is None:
+            self._unwatch(run_id)
         if trial.end_reason is None:
             self._try(self._client.set_terminated, run_id, status="KILLED")
             return
@@ -127,10 +140,27 @@ class MlflowSink:
         end = None if trial.ended_at is None else _milliseconds(trial.ended_at)
         self._try(self._client.set_terminated, run_id, status="FAILED" if trial.failed else "FINISHED", end_time=end)
 
-    def close_study(self, state: str) -> None:
-        """Set the status of the parent run."""
+    def close_study(self, state: str, report: Path | None) -> None:
+        """Store the report and set the status of the parent run."""
+        if report is not None:
+            self._store(self._client.log_artifact, self._parent, str(report))
+        self._unwatch(self._parent)
         status = "FINISHED" if state == StudyState.COMPLETE else "KILLED"
         self._try(self._client.set_terminated, self._parent, status=status, end_time=_milliseconds(time.time()))
+
+    def _watch(self, run_id: str) -> None:
+        """Have MLflow measure this machine, its GPUs among it, from a thread of its own while the run is RUNNING."""
+        there = _MONITORS.get(run_id)
+        if not self._system_metrics or (there is not None and there._process is not None and there._process.is_alive()):
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # noqa: PLC0415
+
+        _MONITORS[run_id] = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._uri)
+        _MONITORS[run_id].start()
+
+    def _unwatch(self, run_id: str) -> None:
+        if (monitor := _MONITORS.pop(run_id, None)) is not None:
+            monitor.finish()
 
     def _send(self, run_id: str, batch: list[Any]) -> None:
         for start in range(0, len(batch), METRICS_PER_BATCH):
@@ -143,12 +173,12 @@ class MlflowSink:
         for start in range(0, len(entries), 100):
             self._try(self._client.log_batch, run_id, params=entries[start : start + 100])
 
-    def _log_config(self, run_id: str, config: dict[str, Any]) -> None:
-        """Store the resolved configuration; a server without an artifact store is no reason to lose the numbers."""
+    def _store(self, action: Callable[..., Any], *args: Any) -> None:
+        """Store a file; a server without an artifact store is no reason to lose the numbers."""
         if not self._artifacts:
             return
         try:
-            self._client.log_dict(run_id, config, "config.yaml")
+            action(*args)
         except Exception as error:  # whatever the artifact store's library raises
             self._artifacts = False
             self._note(f"MLflow stores no artifacts ({first_words(error)}); numbers are delivered all the same")
@@ -210,10 +240,11 @@ def _quoted(text: str) -> str:
 
 
 def _tame_mlflow() -> None:
-    """Set what MLflow reads at import: short waits (our own loop tries again), no reports to its makers."""
+    """Set what MLflow reads at import: short waits (our own loop tries again), no reports to its makers, no words."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_SECONDS)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def _tame_loggers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.errors import OrchestratorError
@@ -79,5 +80,10 @@ class Sink(Protocol):
     def close_trial(self, run_id: str, trial: TrialFacts) -> None:
         """Take the end of a trial; without an end reason it is only interrupted and will go on."""
 
-    def close_study(self, state: str) -> None:
-        """Take what the study is doing when its controller leaves."""
+    def close_study(self, state: str, report: Path | None) -> None:
+        """Take what the study is doing when its controller leaves.
+
+        Args:
+            state: what it is doing.
+            report: its report, if there is one.
+        """

@@ -40,6 +40,7 @@ class MlflowTarget:
 
     uri: str = field(repr=False)
     experiment: str | None = None
+    system_metrics: bool = False
     name = MlflowSink.name
     service = MlflowSink.service
 
@@ -50,7 +51,7 @@ class MlflowTarget:
 
     def open(self, note: Note) -> Sink:
         """Open the service; only for the process that delivers."""
-        return MlflowSink(self.uri, self.experiment, note)
+        return MlflowSink(self.uri, self.experiment, note, system_metrics=self.system_metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ def targets_of(tracking: Tracking, folder: Path) -> list[Target]:
     """
     found: list[Target] = []
     if tracking.mlflow:
-        found.append(MlflowTarget(reveal(tracking.mlflow_uri, URI_KEY), tracking.mlflow_experiment))
+        uri = reveal(tracking.mlflow_uri, URI_KEY)
+        found.append(MlflowTarget(uri, tracking.mlflow_experiment, tracking.mlflow_system_metrics))
     if tracking.wandb:
         found.append(WandbTarget(tracking.wandb_project, folder.resolve(), tracking.wandb_offline))
     return found

@@ -43,7 +43,9 @@ TRIALS_PER_ROUND = 100
 
 
 @contextlib.contextmanager
-def delivery(database: Database, study_id: int, targets: Sequence[Target], note: Note) -> Iterator[None]:
+def delivery(
+    database: Database, study_id: int, targets: Sequence[Target], note: Note, report: Path | None = None
+) -> Iterator[None]:
     """Deliver a study's numbers while the block runs, and for at most 30 s after.
 
     Args:
@@ -51,6 +53,7 @@ def delivery(database: Database, study_id: int, targets: Sequence[Target], note:
         study_id: the study.
         targets: where to; none delivers nothing.
         note: told in one line of trouble, of its end, and of what is left at the end; called from another thread.
+        report: delivered with the study, if it is there when the block ends.
 
     Raises:
         StorageError: MLflow is to use the study's own database.
@@ -61,7 +64,7 @@ def delivery(database: Database, study_id: int, targets: Sequence[Target], note:
     if not targets:
         yield
         return
-    with delivering(main, (database.url, study_id), targets, note):
+    with delivering(main, (database.url, study_id, report), targets, note):
         yield
 
 
@@ -90,12 +93,13 @@ def _place(url: URL) -> tuple[object, ...]:
     return (url.get_backend_name(), url.host or "localhost", url.port or 5432, url.database)
 
 
-def main(url: str, study_id: int, targets: Sequence[Target], wire: Connection) -> None:
+def main(url: str, study_id: int, report: Path | None, targets: Sequence[Target], wire: Connection) -> None:
     """Deliver until told to stop, or until the controller is gone.
 
     Args:
         url: the study's database, with its password.
         study_id: the study.
+        report: where its report is at the end.
         targets: where to; each is served by a thread, so that none waits for another.
         wire: the other end is the controller's: it says when to stop, and is sent notes for people.
     """
@@ -107,7 +111,7 @@ def main(url: str, study_id: int, targets: Sequence[Target], wire: Connection) -
         threading.Thread(
             target=deliver_forever,
             args=(database, study_id, partial(target.open, note), stop, note),
-            kwargs={"service": target.service},
+            kwargs={"service": target.service, "report": report},
             daemon=True,
         )
         for target in targets
@@ -140,6 +144,7 @@ def deliver_forever(
     note: Note,
     *,
     service: str,
+    report: Path | None = None,
 ) -> None:
     """Deliver whatever is new, again and again; while the service is away, try again with growing pauses.
 
@@ -150,6 +155,7 @@ def deliver_forever(
         stop: once set, return as soon as nothing is left, or when the service fails three times more.
         note: told of trouble and of its end.
         service: what people call it.
+        report: where the study's report is at the end.
     """
     courier: Courier | None = None
     failures = last_failures = 0
@@ -161,7 +167,7 @@ def deliver_forever(
                 note(f"{service} answers again; what it missed is delivered")
             failures = 0
             if stop.is_set() and not carried:
-                courier.leave()
+                courier.leave(report)
                 return
             if carried < TRIALS_PER_ROUND:
                 stop.wait(POLL_SECONDS)
@@ -215,8 +221,12 @@ class Courier:
                 self._mark(row.id, row.run_id or "refused", row.last_epoch or 0, closed=True)
         return len(jobs)
 
-    def leave(self) -> None:
-        """Mark the study as what it now is, and trials that have not ended as interrupted."""
+    def leave(self, report: Path | None = None) -> None:
+        """Mark the study as what it now is, and trials that have not ended as interrupted.
+
+        Args:
+            report: where the study's report is, if one was written.
+        """
         unclosed = select(DeliveryRow.run_id, *_trial_columns()).join(DeliveryRow, DeliveryRow.job_id == JobRow.id)
         unclosed = unclosed.where(DeliveryRow.sink == self._sink.name, DeliveryRow.closed.is_(False))
         with self._database.read() as connection:
@@ -225,7 +235,7 @@ class Courier:
         for row in rows:
             with contextlib.suppress(DeliveryRefusedError):
                 self._sink.close_trial(row.run_id, _facts(row, None))
-        self._sink.close_study(state)
+        self._sink.close_study(state, report if report is not None and report.is_file() else None)
 
     def _deliver_trial(self, row: AnyRow, config: dict[str, Any] | None, epochs: Sequence[EpochMetrics]) -> None:
         facts = _facts(row, config)

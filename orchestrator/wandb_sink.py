@@ -88,8 +88,8 @@ class WandbSink:
         run.summary.update({"end_reason": trial.end_reason, "attempts": trial.attempt})
         run.finish(exit_code=EXIT_FAILED if trial.failed else EXIT_OK)
 
-    def close_study(self, state: str) -> None:
-        """Do nothing: a group has no state."""
+    def close_study(self, state: str, report: Path | None) -> None:
+        """Do nothing: a group has neither a state nor files."""
 
     def _new_id(self, trial: TrialFacts) -> str:
         if not self._key:

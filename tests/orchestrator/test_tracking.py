@@ -34,6 +34,7 @@ class MemorySink:
         self.ends: dict[str, str | None] = {}
         self.configs: dict[str, Any] = {}
         self.study_state: str | None = None
+        self.report: Path | None = None
         self.trouble: Exception | None = None
         self.refused: set[int] = set()
 
@@ -66,9 +67,9 @@ class MemorySink:
         self._call("close_trial")
         self.ends[run_id] = trial.end_reason
 
-    def close_study(self, state: str) -> None:
+    def close_study(self, state: str, report: Path | None) -> None:
         self._call("close_study")
-        self.study_state = state
+        self.study_state, self.report = state, report
 
 
 def carry(database: Database, study: int, sink: MemorySink) -> list[str]:

@@ -33,11 +33,10 @@ def arguments_of(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[type, dict
     """Return the class behind a registered name and what it is built with when nothing is asked for."""
     built: list[tuple[type, dict[str, Any]]] = []
 
-    def note(kind: type, _name: str, _pretrained: bool, kwargs: dict[str, Any]) -> None:
-        built.append((kind, kwargs))
+    def note(kind: type, arguments: dict[str, Any]) -> None:
+        built.append((kind, arguments))
 
-    module = inspect.getmodule(model_entrypoint(name))
-    monkeypatch.setattr(module, "build", note)
+    monkeypatch.setattr(backbone, "build", note)
     model_entrypoint(name)()
     return built[0]
 

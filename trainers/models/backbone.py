@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import trainers.torchvision_ops  # noqa: F401  # before timm
 
 # isort: split
+from timm.models import register_model
 from timm.models._features import FeatureGetterNet, feature_take_indices
 
 from trainers.neurons import carried_state
@@ -201,24 +202,48 @@ def _run(block: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
-def build(kind: type[SpikingTransformer], name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    """Build a model for `timm.create_model`.
+def register(
+    kind: type[SpikingTransformer], name: str, about: str, *, lif: Mapping[str, Any] | None = None, **published: Any
+) -> Callable[..., nn.Module]:
+    """Let `timm.create_model` build a published variant of a family.
 
     Args:
         kind: class of the model.
-        name: name it is registered by, for the message.
-        pretrained: must be False.
-        kwargs: arguments of the class, and timm's `features_only` and `out_indices`.
+        name: name of the variant.
+        about: what its defaults are, for its docstring.
+        lif: arguments of its neurons by default, where they are `lif`; other kinds may have no such argument.
+        published: arguments of the class that it has by default, where they are not the class's own.
 
     Returns:
-        The model, or with `features_only` timm's wrapper that returns the maps [B, C, H, W] of its stages.
+        The function that timm calls. Besides the class's arguments it takes timm's `features_only` and `out_indices`,
+        for the maps [B, C, H, W] of the stages instead of logits. It refuses `pretrained`, as nobody can download
+        weights.
+    """
+
+    def variant(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        if pretrained:
+            raise ValueError(f"there are no weights of '{name}' to download; load a checkpoint file of your own")
+        given = {key: value for key, value in kwargs.items() if key not in _TIMM_ONLY}
+        neuron = lif if lif is not None and given.get("neuron", "lif") == "lif" else {}
+        return build(kind, {**published, **neuron, **given})
+
+    variant.__name__ = variant.__qualname__ = name
+    variant.__module__ = kind.__module__
+    variant.__doc__ = f"Build `{kind.__name__}`, by default {about}."
+    registered: Callable[..., nn.Module] = register_model(variant)
+    return registered
+
+
+def build(kind: type[SpikingTransformer], arguments: dict[str, Any]) -> nn.Module:
+    """Build a model, or with `features_only` timm's wrapper that returns the maps [B, C, H, W] of its stages.
+
+    Args:
+        kind: class of the model.
+        arguments: of the class, and `features_only` and `out_indices`.
 
     Raises:
-        ValueError: pretrained weights are asked for, which nobody can download.
+        ValueError: a size does not fit, or a kind is unknown.
     """
-    if pretrained:
-        raise ValueError(f"there are no weights of '{name}' to download; load a checkpoint file of your own")
-    arguments = {key: value for key, value in kwargs.items() if key not in _TIMM_ONLY}
     features_only = arguments.pop("features_only", False)
     indices = arguments.pop("out_indices", None)
     model = kind(**arguments)
@@ -226,5 +251,4 @@ def build(kind: type[SpikingTransformer], name: str, pretrained: bool, kwargs: d
         return model
     model.reset_classifier(0)
     every = tuple(range(len(model.feature_info)))
-    features: nn.Module = FeatureGetterNet(model, out_indices=every if indices is None else indices, prune=False)
-    return features
+    return FeatureGetterNet(model, out_indices=every if indices is None else indices, prune=False)

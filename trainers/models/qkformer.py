@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 from torch import Tensor, nn
 
-import trainers.torchvision_ops  # noqa: F401  # before timm
-
-# isort: split
-from timm.models import register_model
-
 from trainers.models.attention import ProjState, SpikingAttention
-from trainers.models.backbone import SpikingTransformer, build
+from trainers.models.backbone import SpikingTransformer, register
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import ConvBnNeuron, check_width, draw_weights, halvings
 from trainers.models.neuron_options import NeuronOptions, Neurons
@@ -225,59 +220,29 @@ def _per_stage(name: str, values: Sequence[Entry], count: int) -> Sequence[Entry
     return values
 
 
-@register_model  # type: ignore[untyped-decorator]  # timm is untyped
-def qkformer_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `QkFormer` for `timm.create_model("qkformer_cifar", ...)`: 4-384 with patches of 4.
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `QkFormer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(QkFormer, "qkformer_cifar", pretrained, kwargs)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def qkformer_imagenet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `QkFormer` for `timm.create_model("qkformer_imagenet", ...)`: 10-384 with patches of 16 and 6 heads.
-
-    Published are 512 channels with 8 heads and 768 with 12, too.
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `QkFormer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    published = {"layout": "imagenet", "img_size": 224, "num_classes": 1000, "depth": 10, "num_heads": 6}
-    return build(QkFormer, "qkformer_imagenet", pretrained, {**published, "patch_size": 16, **kwargs})
-
-
-@register_model  # type: ignore[untyped-decorator]
-def qkformer_dvs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `QkFormer` for `timm.create_model("qkformer_dvs", ...)`: two blocks of 128 and 256 channels, for events.
-
-    The defaults are those of CIFAR10-DVS; published for DVS128 Gesture is `mlp_ratio` 4.
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `QkFormer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    published = {"layout": "dvs", "in_channels": 2, "img_size": 128, "patch_size": 16, "embed_dims": 256, "depth": 2}
-    sizes = {"num_heads": 16, "mlp_ratio": 1.0, "time_steps": 16}
-    return build(QkFormer, "qkformer_dvs", pretrained, {**published, **sizes, **kwargs})
+qkformer_cifar = register(QkFormer, "qkformer_cifar", "the 4-384 of CIFAR with patches of 4")
+qkformer_imagenet = register(
+    QkFormer,
+    "qkformer_imagenet",
+    "the 10-384 of ImageNet with patches of 16 and 6 heads; 512 channels have 8 heads, 768 have 12",
+    layout="imagenet",
+    img_size=224,
+    num_classes=1000,
+    depth=10,
+    num_heads=6,
+    patch_size=16,
+)
+qkformer_dvs = register(
+    QkFormer,
+    "qkformer_dvs",
+    "the two blocks of 128 and 256 channels of CIFAR10-DVS; DVS128 Gesture has mlp_ratio 4",
+    layout="dvs",
+    in_channels=2,
+    img_size=128,
+    patch_size=16,
+    embed_dims=256,
+    depth=2,
+    num_heads=16,
+    mlp_ratio=1.0,
+    time_steps=16,
+)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 
-import trainers.torchvision_ops  # noqa: F401  # before timm
-
-# isort: split
-from timm.models import register_model
-
 from trainers.models.attention import SpikeDrivenSelfAttention, SpikingAttention
-from trainers.models.backbone import build
+from trainers.models.backbone import register
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import (
     ConvBn,
@@ -260,22 +255,6 @@ def _pool_tokens(x: Tensor) -> Tensor:
     return _pool(x.transpose(-2, -1).contiguous()).transpose(-2, -1)
 
 
-@register_model  # type: ignore[untyped-decorator]  # timm is untyped
-def sdt(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Sdt` for `timm.create_model("sdt", ...)`.
-
-    Published are 2-512 with patches of 4 (CIFAR), 2-256 with 2 channels, patches of 4, frames of 64 x 64 and
-    event_pooling (CIFAR10-DVS), 2-256 with 2 channels, patches of 8 and frames of 128 x 128 (DVS128 Gesture), and
-    8-384 to 8-768 with patches of 16 (ImageNet).
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Sdt`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(Sdt, "sdt", pretrained, kwargs)
+# Also published: 2-256 with 2 channels, patches of 4 and event_pooling on frames of 64 x 64 (CIFAR10-DVS), 2-256 with 2
+# channels and patches of 8 on frames of 128 x 128 (DVS128 Gesture), 8-384 to 8-768 with patches of 16 (ImageNet)
+sdt = register(Sdt, "sdt", "the 2-512 of CIFAR with patches of 4")

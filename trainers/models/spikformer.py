@@ -7,13 +7,8 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import nn
 
-import trainers.torchvision_ops  # noqa: F401  # before timm
-
-# isort: split
-from timm.models import register_model
-
 from trainers.models.attention import SpikingAttention
-from trainers.models.backbone import build
+from trainers.models.backbone import register
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import draw_weights
 from trainers.models.neuron_options import NeuronOptions, Neurons
@@ -131,66 +126,31 @@ class Spikformer(TokenTransformer):
             self.norm = nn.LayerNorm(embed_dims)
 
 
-@register_model  # type: ignore[untyped-decorator]  # timm is untyped
-def spikformer_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Spikformer` for `timm.create_model("spikformer_cifar", ...)`: 4-384 with patches of 4 by default.
+_CONVOLUTIONS: dict[str, Any] = {"patch_size": 16, "qkv_bias": False, "projection_init": "convolution"}
 
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Spikformer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(Spikformer, "spikformer_cifar", pretrained, kwargs)
-
-
-_CONVOLUTIONS = {"patch_size": 16, "qkv_bias": False, "projection_init": "convolution"}
-_IMAGENET = _CONVOLUTIONS | {"img_size": 224, "num_classes": 1000, "embed_dims": 512, "depth": 8, "num_heads": 8}
-_EVENTS = _CONVOLUTIONS | {
-    "in_channels": 2,
-    "img_size": 128,
-    "embed_dims": 256,
-    "depth": 2,
-    "num_heads": 16,
-    "time_steps": 16,
-    "attn_scale": 0.25,
-    "dead_positions": True,
-}
-
-
-@register_model  # type: ignore[untyped-decorator]
-def spikformer_imagenet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Spikformer` for `timm.create_model("spikformer_imagenet", ...)`: 8-512 with patches of 16 by default.
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Spikformer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(Spikformer, "spikformer_imagenet", pretrained, _IMAGENET | kwargs)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def spikformer_dvs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Spikformer` for `timm.create_model("spikformer_dvs", ...)`: 2-256 for clips of 128 x 128 by default.
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Spikformer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(Spikformer, "spikformer_dvs", pretrained, _EVENTS | kwargs)
+spikformer_cifar = register(Spikformer, "spikformer_cifar", "the 4-384 of CIFAR with patches of 4")
+spikformer_imagenet = register(
+    Spikformer,
+    "spikformer_imagenet",
+    "the 8-512 of ImageNet with patches of 16",
+    **_CONVOLUTIONS,
+    img_size=224,
+    num_classes=1000,
+    embed_dims=512,
+    depth=8,
+    num_heads=8,
+)
+spikformer_dvs = register(
+    Spikformer,
+    "spikformer_dvs",
+    "the 2-256 of CIFAR10-DVS for clips of 128 x 128",
+    **_CONVOLUTIONS,
+    in_channels=2,
+    img_size=128,
+    embed_dims=256,
+    depth=2,
+    num_heads=16,
+    time_steps=16,
+    attn_scale=0.25,
+    dead_positions=True,
+)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 
-import trainers.torchvision_ops  # noqa: F401  # before timm
-
-# isort: split
-from timm.models import register_model
-
 from trainers.models.attention import SpikingAttention
-from trainers.models.backbone import build
+from trainers.models.backbone import register
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import ConvBn, NeuronConvBn, check_width, draw_weights, halvings
 from trainers.models.neuron_options import NeuronOptions, Neurons
@@ -134,69 +129,30 @@ class Spikingformer(TokenTransformer):
         draw_weights(self, nn.Linear)
 
 
-@register_model  # type: ignore[untyped-decorator]  # timm is untyped
-def spikingformer_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Spikingformer` for `timm.create_model("spikingformer_cifar", ...)`: 4-384 with patches of 4 by default.
-
-    Published for CIFAR-100 is `num_heads` 8.
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Spikingformer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(Spikingformer, "spikingformer_cifar", pretrained, kwargs)
-
-
-_IMAGENET = {"img_size": 224, "patch_size": 16, "num_classes": 1000, "embed_dims": 512, "depth": 8, "num_heads": 8}
-_EVENTS = {
-    "in_channels": 2,
-    "img_size": 128,
-    "patch_size": 16,
-    "embed_dims": 256,
-    "depth": 2,
-    "num_heads": 16,
-    "time_steps": 16,
-}
-
-
-@register_model  # type: ignore[untyped-decorator]
-def spikingformer_imagenet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Spikingformer` for `timm.create_model("spikingformer_imagenet", ...)`: 8-512, patches of 16 by default.
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Spikingformer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(Spikingformer, "spikingformer_imagenet", pretrained, _IMAGENET | kwargs)
-
-
-@register_model  # type: ignore[untyped-decorator]
-def spikingformer_dvs(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Spikingformer` for `timm.create_model("spikingformer_dvs", ...)`: by default 2-256 for clips of 128 x 128.
-
-    LIF neurons have `tau` 1.5 by default, as in the published code for event data (STEP's port: 2).
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Spikingformer`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    tau = {"tau": 1.5} if kwargs.get("neuron", "lif") == "lif" else {}  # not every kind of neuron has one
-    return build(Spikingformer, "spikingformer_dvs", pretrained, _EVENTS | tau | kwargs)
+spikingformer_cifar = register(
+    Spikingformer, "spikingformer_cifar", "the 4-384 of CIFAR with patches of 4; CIFAR-100 has 8 heads"
+)
+spikingformer_imagenet = register(
+    Spikingformer,
+    "spikingformer_imagenet",
+    "the 8-512 of ImageNet with patches of 16",
+    img_size=224,
+    patch_size=16,
+    num_classes=1000,
+    embed_dims=512,
+    depth=8,
+    num_heads=8,
+)
+spikingformer_dvs = register(
+    Spikingformer,
+    "spikingformer_dvs",
+    "the 2-256 of CIFAR10-DVS for clips of 128 x 128, whose LIF neurons have tau 1.5 (2 in STEP's port)",
+    lif={"tau": 1.5},
+    in_channels=2,
+    img_size=128,
+    patch_size=16,
+    embed_dims=256,
+    depth=2,
+    num_heads=16,
+    time_steps=16,
+)

@@ -8,13 +8,8 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-import trainers.torchvision_ops  # noqa: F401  # before timm
-
-# isort: split
-from timm.models import register_model
-
 from trainers.models.attention import SpikingAttention
-from trainers.models.backbone import build
+from trainers.models.backbone import register
 from trainers.models.blocks import Block, SpikingMlp
 from trainers.models.layers import draw_weights, merge_heads, split_heads
 from trainers.models.neuron_options import NeuronOptions, Neurons
@@ -220,20 +215,4 @@ class Tim(TokenTransformer):
         draw_weights(self, nn.Linear)
 
 
-@register_model  # type: ignore[untyped-decorator]  # timm is untyped
-def tim(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Build `Tim` for `timm.create_model("tim", ...)`.
-
-    Published is 2-256 for frames of 64 x 64, in 10 steps, on CIFAR10-DVS and on N-Caltech101 (101 classes).
-
-    Args:
-        pretrained: must be False.
-        kwargs: arguments of `Tim`, and timm's `features_only` and `out_indices`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: pretrained weights are asked for, or a size does not fit.
-    """
-    return build(Tim, "tim", pretrained, kwargs)
+tim = register(Tim, "tim", "the 2-256 of CIFAR10-DVS and N-Caltech101 for frames of 64 x 64, in 10 steps")

@@ -251,4 +251,5 @@ def build(kind: type[SpikingTransformer], arguments: dict[str, Any]) -> nn.Modul
         return model
     model.reset_classifier(0)
     every = tuple(range(len(model.feature_info)))
-    return FeatureGetterNet(model, out_indices=every if indices is None else indices, prune=False)
+    features: nn.Module = FeatureGetterNet(model, out_indices=every if indices is None else indices, prune=False)
+    return features

@@ -155,12 +155,17 @@ def check_mlflow(stage: Stage) -> None:
     children = [run for run in runs if tags[run["info"]["run_id"]].get("mlflow.parentRunId") == study]
     assert sorted(int(tags[run["info"]["run_id"]]["spikebench.trial"]) for run in children) == list(range(TRIALS))
     assert {run["info"]["status"] for run in runs} == {"FINISHED"}
+    assert stored_files(stage, study) == ["report.html"]
     for run in children:
         run_id = run["info"]["run_id"]
         path = f"/api/2.0/mlflow/metrics/get-history?run_id={run_id}&metric_key=val_accuracy"
         assert [point["step"] for point in json.loads(stage.ask("mlflow", path))["metrics"]] == [1, 2][:EPOCHS]
-        files = json.loads(stage.ask("mlflow", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}"))["files"]
-        assert [file["path"] for file in files] == ["config.yaml"]
+        assert stored_files(stage, run_id) == ["config.yaml"]
+
+
+def stored_files(stage: Stage, run_id: str) -> list[str]:
+    files = json.loads(stage.ask("mlflow", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}"))["files"]
+    return [file["path"] for file in files]
 
 
 def check_dashboard(stage: Stage) -> None:
@@ -168,10 +173,8 @@ def check_dashboard(stage: Stage) -> None:
     (summary,) = json.loads(stage.ask("dashboard", "/api/studies"))["study_summaries"]
     study = json.loads(stage.ask("dashboard", f"/api/studies/{summary['study_id']}"))
     assert study["objective_names"] == ["Validation accuracy", "Validation spike density"]
-    assert [plot["id"] for plot in study["plotly_graph_objects"]] == [
-        "learning-curves-val_accuracy",
-        "learning-curves-val_spike_density",
-    ]
+    curves = {"learning-curves-val_accuracy", "learning-curves-val_spike_density"}
+    assert {plot["id"] for plot in study["plotly_graph_objects"]} == curves
     front = [trial for trial in study["trials"] if trial["artifacts"]]
     assert {trial["number"] for trial in front} == {trial["number"] for trial in study["best_trials"]}
     for trial in front:

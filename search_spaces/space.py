@@ -216,7 +216,9 @@ class Ray(Section):
     resources: dict[str, Positive] = Field(
         default_factory=dict, description="custom resource -> how much of it each trial takes"
     )
-    gpus_per_trial: Count = Field(1, description="GPUs of each trial; more than one is refused, training has one device")
+    gpus_per_trial: Count = Field(
+        1, description="GPUs of each trial; more than one is refused, training has one device"
+    )
 
     @field_validator("gpus_per_trial")
     @classmethod

@@ -35,7 +35,9 @@ class SpikingNeuron(Section):
         None, description="threshold of the attention's projections; null: v_threshold"
     )
     mlp_v_threshold: Positive | None = Field(None, description="threshold in the MLPs; null: v_threshold")
-    backend: Literal["auto", "torch", "native", "triton", "cuda"] = Field("auto", description="kernel that runs the neurons")
+    backend: Literal["auto", "torch", "native", "triton", "cuda"] = Field(
+        "auto", description="kernel that runs the neurons"
+    )
 
 
 class ResettingNeuron(SpikingNeuron):

@@ -313,3 +313,45 @@ def test_a_server_that_hangs_delays_the_end_but_not_the_search(
         assert time.perf_counter() - started < 30.0
     assert "6 epochs of 3 trials" in notes[-1]
     assert "s3cr3t" not in "".join(notes)
+
+
+@pytest.mark.system
+def test_a_continued_trial_goes_on_in_its_run_and_the_machine_is_measured(
+    local: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    study = seed_study(local, Seeding(trials=0, running=1, epochs=3))
+    with local.begin() as connection:
+        connection.execute(EpochRow.__table__.delete())
+        connection.execute(MetricRow.__table__.delete())
+    uri, report = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "report.html"
+    add_epoch(local, 1)
+    with delivery(local, study, [MlflowTarget(uri)], lambda _: None):
+        pass  # the controller is interrupted
+    assert {run["status"] for run in mlflow_runs(uri)} == {"KILLED"}
+    add_epoch(local, 2)
+    with local.begin() as connection:
+        connection.execute(update(JobRow).values(state=JobState.DONE, end_reason=EndReason.FINISHED))
+        connection.execute(update(StudyRow).values(state="complete"))
+    with delivery(local, study, [MlflowTarget(uri, system_metrics=True)], lambda _: None, report):
+        wait_until(lambda: steps_of(uri, "system/cpu_utilization_percentage"), seconds=60.0)
+        report.write_text("written at the end")
+    runs = mlflow_runs(uri)
+    assert [run["status"] for run in runs] == ["FINISHED", "FINISHED"]
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run["tags"])
+    (child,) = (run for run in runs if run is not parent)
+    assert steps_of(uri, "val_loss") == [(child["id"], 1), (child["id"], 2)]
+    assert {run_id for run_id, _ in steps_of(uri, "system/cpu_utilization_percentage")} == {parent["id"]}
+    assert (Path(parent["artifacts"].removeprefix("file://")) / "report.html").read_text() == "written at the end"
+
+
+def steps_of(uri: str, metric: str) -> list[tuple[str, int]]:
+    """Return run and step of every value of a metric."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(uri)
+    with engine.connect() as connection:
+        query = text("select run_uuid, step from metrics where key = :key order by step")
+        steps = [(row.run_uuid, row.step) for row in connection.execute(query, {"key": metric})]
+    engine.dispose()
+    return steps

@@ -48,6 +48,7 @@ class Carrier(Trainable):  # type: ignore[misc]
             return {"problem": self._problem}
         wait([self._worker.wire], STEP_SECONDS)
         self._ended += self._worker.heard()
+        self._worker.say(Ring.JOB)  # the controller's own ring does not come this far
         if not self._worker.alive:
             return {"problem": f"{socket.gethostname()}: {self._worker.problem}"}
         return {"worker": self._worker.id or "", "trials_ended": self._ended}

@@ -19,7 +19,7 @@ from studies import DisturbedStudy
 
 pytestmark = [pytest.mark.system, *warnings_of_ray_are_ignored]
 
-TRIALS, EPOCHS = 4, 300
+TRIALS, EPOCHS = 4, 400
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +54,15 @@ def test_killing_a_worker_a_node_and_the_driver_loses_nothing(
     both_busy = (
         "SELECT count(*) = 2 FROM sb_jobs JOIN sb_workers ON sb_workers.id = owner AND sb_workers.ended_at IS NULL"
     )
-    study.wait_for(both_busy)
+    study.wait_for(both_busy, timeout=90)
     study.wait_for("SELECT count(*) > 10 FROM sb_epochs")
 
     study.kill("worker")  # a process of Ray, with its trial
     study.wait_for("SELECT count(*) FROM sb_attempts WHERE end_reason = 'lost'")
 
-    study.wait_for(both_busy)
+    study.wait_for(both_busy, timeout=90)
     lost = study.query("SELECT count(*) FROM sb_attempts WHERE end_reason = 'lost'")[0][0]
-    two_nodes.remove_node(two_nodes.list_all_nodes[-1], allow_graceful=False)
+    two_nodes.remove_node(next(iter(two_nodes.worker_nodes)), allow_graceful=False)
     study.wait_for(f"SELECT count(*) > {lost} FROM sb_attempts WHERE end_reason = 'lost'")
     assert study.running()
     two_nodes.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)

@@ -17,7 +17,7 @@ from orchestrator.database import Database, open_database, storage_url
 from orchestrator.errors import TrialNotFoundError
 from orchestrator.export import best_trial
 from orchestrator.history import StudyHistory, read_history
-from orchestrator.launch import Search, run_search
+from orchestrator.launch import Search, require_means, run_search
 from orchestrator.stored_trial import read_trial
 from orchestrator.study import require_row
 from orchestrator.summary import headline
@@ -220,6 +220,7 @@ def search(
     words = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
     with tempfile.TemporaryDirectory() as folder:
         checked = load_space(_as_file(space, Path(folder)), list(words))
+    require_means(checked)
     database = open_database(storage_url(storage), create=True)
     section = checked.space.workers
     request = Request(workers or section.count, threads or section.threads, section.per_gpu, section.gpu_fraction)

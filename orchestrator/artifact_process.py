@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.artifacts import OUR_TRAINER, keep_artifacts
 from orchestrator.database import Database, open_database
+from orchestrator.forkserver import no_main_module
 from orchestrator.tables import CheckpointRow, EndReason, JobRow
 from orchestrator.targets import Note, leave_signals_to_the_parent, noting, pass_on
 
@@ -100,7 +101,8 @@ def _process(database: Database, study_name: str, folder: Path, note: Note, nice
     process = context.Process(
         target=main, args=(database.url, study_name, folder.resolve(), niceness, far_end), name="artifacts", daemon=True
     )
-    process.start()
+    with no_main_module():
+        process.start()
     far_end.close()
     reader = threading.Thread(target=partial(pass_on, wire, note), daemon=True)
     reader.start()

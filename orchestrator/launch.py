@@ -63,17 +63,28 @@ class Search:
     runs_dir: Path = Path("runs")
 
 
-def run_search(console: Console, database: Database, search: Search) -> Ended:
-    """Create or continue a study with workers of its own and run it to its end; nothing starts before all is checked.
+def require_means(checked: CheckedSpace) -> None:
+    """Raise unless everything that the trials of a space need is there; to be called before a database is made.
+
+    Args:
+        checked: the space.
 
     Raises:
-        OrchestratorError: a trainer, a service or a cluster cannot be used, or the study has another space.
+        OrchestratorError: the trainer or a service cannot be used.
         DataNotFoundError: the data set is not there.
     """
+    require_trainer(checked.space.trainer)
+    require_data(checked.base.data)
+    require_services(checked.base.tracking)
+
+
+def run_search(console: Console, database: Database, search: Search) -> Ended:
+    """Create or continue a study with workers of its own and run it to its end; `require_means` comes before.
+
+    Raises:
+        OrchestratorError: a cluster cannot be used, or the study has another space.
+    """
     space = search.checked.space
-    require_trainer(space.trainer)
-    require_data(search.checked.base.data)
-    require_services(search.checked.base.tracking)
     crew = hire(space, search.request, database.url, search.runs_dir / (search.study or space.name))
     opened = open_study(database, search.checked, name=search.study, trials=search.trials)
     return run_study(console, database, opened, crew(opened), search.runs_dir)

@@ -22,6 +22,7 @@ from configs.environment import reveal
 from configs.problems import mask_credentials
 from configs.schema import Tracking
 from orchestrator.errors import TrackingError
+from orchestrator.forkserver import no_main_module
 from orchestrator.mlflow_sink import MlflowSink
 from orchestrator.sinks import Sink
 from orchestrator.wandb_sink import WandbSink
@@ -152,7 +153,8 @@ def delivering(
     context = multiprocessing.get_context("spawn")
     wire, far_end = context.Pipe()
     process = context.Process(target=work, args=(*args, targets, far_end), name="delivery", daemon=True)
-    process.start()
+    with no_main_module():
+        process.start()
     far_end.close()
     reader = threading.Thread(target=pass_on, args=(wire, note), daemon=True)
     reader.start()

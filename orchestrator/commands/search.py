@@ -27,7 +27,7 @@ from orchestrator.commands.options import (
 from orchestrator.crew import Request
 from orchestrator.database import open_database, storage_url
 from orchestrator.endings import EXIT_PREEMPTED
-from orchestrator.launch import Ended, Search, run_search
+from orchestrator.launch import Ended, Search, require_means, run_search
 from orchestrator.tables import StudyState
 from search_spaces.load import load_space
 from search_spaces.preview import sample
@@ -88,6 +88,7 @@ def command(
         count_or_auto(threads or str(section.threads), "--threads"),
         **(shares if any(shares.values()) else shares_of(section.per_gpu, section.gpu_fraction)),
     )
+    require_means(checked)
     database = open_database(storage_url(storage), create=True)
     leave(run_search(console, database, Search(checked, request, study, trials, runs_dir)))
 

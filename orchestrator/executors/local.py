@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from types import ModuleType
 
 from orchestrator.doorbell import Ring
 from orchestrator.errors import OrchestratorError
-from orchestrator.forkserver import ensure_forkserver
+from orchestrator.forkserver import ensure_forkserver, no_main_module
 from orchestrator.slots import Slot
 from orchestrator.worker import WorkerSettings, main
 
@@ -125,20 +123,6 @@ class LocalExecutor:
                 f"workers on {member.slot.device} die right after their start (exit code {member.process.exitcode}): "
                 "see the lines above; `spikebench doctor` tests this machine"
             )
-
-
-@contextlib.contextmanager
-def no_main_module() -> Iterator[None]:
-    """Keep multiprocessing from running this program's main script again in every worker and trial.
-
-    Nothing of it is needed there, and importing a command line anew costs each trial half a second.
-    """
-    main_module = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main_module
 
 
 def _take_rings(wire: Connection) -> bool:

@@ -11,10 +11,10 @@ from multiprocessing.context import SpawnProcess
 
 from orchestrator.doorbell import Ring
 from orchestrator.errors import OrchestratorError
-from orchestrator.executors.local import no_main_module
 from orchestrator.executors.ray_cluster import HOW_TO_INSTALL, Places
 from orchestrator.executors.ray_driver import Serve, Trouble, log_path, main
 from orchestrator.executors.ray_plan import RayPlan
+from orchestrator.forkserver import no_main_module
 from orchestrator.slots import Slot
 
 CONNECT_SECONDS = 120.0  # Ray itself gives up sooner

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,3 +108,32 @@ def test_whoever_waits_for_all_is_told_when_the_time_is_over(
     assert (process.begun, process.ended) == ([0], 1)
     process.alive = False
     assert make_all(local, "stal_loss", tmp_path, pytest.fail, seconds=0.0)
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("once\n[0]\n", 0), done.stderr
+
+
+SCRIPT = """
+import multiprocessing, threading
+from orchestrator.forkserver import no_main_module
+
+print("once", flush=True)
+codes = []
+
+def start():
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    with no_main_module():
+        process.start()
+    process.join()
+    codes.append(process.exitcode)
+
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+import __main__
+assert __main__.codes is codes
+print(codes, flush=True)
+"""

@@ -218,7 +218,7 @@ _NO_EFFECT = (
     "training.keep_checkpoints",
 )
 
-_ADVICE = "Delete it to go on from the checkpoint before"
+_ADVICE = "A run goes on from its checkpoint before if this one is deleted"
 
 
 def _effective_batch(flat: Mapping[str, Any]) -> int:

@@ -216,3 +216,12 @@ def test_the_linear_layers_of_the_published_code_are_drawn_small() -> None:
             assert layer.conv.weight.std() == pytest.approx(expected, rel=0.05)
             if layer.conv.bias is not None:
                 assert (layer.conv.bias.abs().max() == 0) == (name == CIFAR)
+
+
+def test_step_by_step_trains_with_all_steps_at_once() -> None:
+    """Batch normalisation needs them; evaluation alone saves the memory."""
+    model = lively("spikformer_cifar", img_size=16, embed_dims=32, depth=1, num_heads=4, time_steps=3).train()
+    images = pictures(16)
+    before = model(images)
+    model.step_by_step = True
+    assert torch.equal(model(images), before)

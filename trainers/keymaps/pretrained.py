@@ -76,8 +76,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, no file of torch.save, or holds more than plain values and tensors: fetch it again"
+        ) from error
     for key in _NESTED:
         inner = content.get(key) if isinstance(content, Mapping) else None
         if isinstance(inner, Mapping):

@@ -80,13 +80,10 @@ class SpikingTransformer(nn.Module):
 
         Returns:
             Logits [B, K], with `step_logits` [T, B, K], and with `return_embeddings` spikes [T, B, D, H, W].
-
-        Raises:
-            RuntimeError: `step_by_step` in training, where batch normalisation needs all steps at once.
         """
         x = self._with_time(images)
         with _Captured(self, return_embeddings) as embeddings:
-            logits = self._logits_of_steps(x) if self.step_by_step else self._logits(x)
+            logits = self._logits_of_steps(x) if self._runs_by_step else self._logits(x)
         logits = logits if self.step_logits else logits.mean(0)
         return (logits, torch.cat(embeddings)) if return_embeddings else logits
 
@@ -125,7 +122,7 @@ class SpikingTransformer(nn.Module):
             raise ValueError(f"only NCHW maps without normalisation can be had, got {output_fmt}, norm={norm}")
         wanted, last = feature_take_indices(len(self.feature_info), indices)
         x = self._with_time(images)
-        maps = self._maps_of_steps(x, wanted, last) if self.step_by_step else self._maps(x, wanted, last)
+        maps = self._maps_of_steps(x, wanted, last) if self._runs_by_step else self._maps(x, wanted, last)
         return maps if intermediates_only else (maps[-1], maps)
 
     def get_classifier(self) -> nn.Module:
@@ -148,7 +145,6 @@ class SpikingTransformer(nn.Module):
         return self.forward_head(last)
 
     def _logits_of_steps(self, x: Tensor) -> Tensor:
-        self._refuse_steps_in_training()
         with carried_state(self):
             return torch.cat([self._logits(step) for step in x.unsqueeze(1)])
 
@@ -162,7 +158,6 @@ class SpikingTransformer(nn.Module):
         return found
 
     def _maps_of_steps(self, x: Tensor, wanted: Sequence[int], last: int) -> list[Tensor]:
-        self._refuse_steps_in_training()
         with carried_state(self):
             sums: list[Tensor] = []
             for step in x.unsqueeze(1):
@@ -170,9 +165,10 @@ class SpikingTransformer(nn.Module):
                 sums = [total + one for total, one in zip(sums, maps, strict=True)] if sums else maps
         return [total / len(x) for total in sums]
 
-    def _refuse_steps_in_training(self) -> None:
-        if self.training:
-            raise RuntimeError("step_by_step is for evaluation: batch normalisation needs all time steps in training")
+    @property
+    def _runs_by_step(self) -> bool:
+        """Whether steps run one after the other; in training batch normalisation needs all of them at once."""
+        return self.step_by_step and not self.training
 
 
 class _Captured:

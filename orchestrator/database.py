@@ -337,8 +337,6 @@ def file_system_of(path: Path) -> str:
 
 def _unreachable(parsed: URL, error: BaseException) -> str:
     shown = parsed.render_as_string(hide_password=True)
-    return (
-        f"cannot open {shown}: {first_line(error)}. Check host, port, name and password"
-        f"{' (and that the file is a database you may write)' if parsed.get_backend_name() == 'sqlite' else ''}; "
-        "`spikebench doctor` tests it."
-    )
+    of_file = parsed.get_backend_name() == "sqlite"
+    what = "that the file is an SQLite database which you may write" if of_file else "host, port, name and password"
+    return f"cannot open {shown}: {first_line(error)}. Check {what}; `spikebench doctor` tests it."

@@ -29,7 +29,7 @@ def command(
     action: Annotated[
         Action,
         typer.Argument(
-            help="init makes the tables, upgrade moves them on, check leaves with 1 if one is wrong; copy is for studies."
+            help="init makes the tables, upgrade migrates them, check leaves with 1 if any is wrong, copy copies."
         ),
     ],
     studies: Annotated[list[str] | None, typer.Argument(help="copy: the studies; all by default.")] = None,

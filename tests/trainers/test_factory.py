@@ -188,5 +188,5 @@ def test_a_pre_trained_encoder_is_loaded(tmp_path: Path) -> None:
 def test_memory_is_saved_where_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(factory, "save_memory", lambda model, how: asked.append(how))
-    build(spikformer(training={"memory": "checkpoint"}))
+    build(RunConfig.model_validate({"model": {"name": "spikformer_cifar"}, "training": {"memory": "checkpoint"}}))
     assert asked == ["checkpoint"]

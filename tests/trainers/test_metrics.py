@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from configs.metrics import METRICS, is_metric
 from trainers import metrics
+from trainers.energy import EnergyMeter
 from trainers.metrics import EvaluationMetrics, FiringRates
 from trainers.models import StalSrnn
 from trainers.neurons import RecurrentLif, make_lif
@@ -156,9 +157,9 @@ def test_firing_rates_stop_to_watch_after_an_error() -> None:
 def test_all_names_are_declared() -> None:
     model = StalSrnn(img_size=8, encoder_kwargs={"hidden_channels": 4})
     measured = EvaluationMetrics(10)
-    with FiringRates(model) as rates, torch.inference_mode():
+    with FiringRates(model) as rates, EnergyMeter(model) as energy, torch.inference_mode():
         logits, embeddings = model(torch.rand(3, 1, 8, 8), return_embeddings=True)
         measured.update(logits, torch.tensor([1, 2, 3]), embeddings.transpose(0, 1), torch.tensor(1.0))
-    found = {f"val_{name}" for name in {**measured.compute(), **rates.compute()}}
+    found = {f"val_{name}" for name in {**measured.compute(), **rates.compute(), **energy.compute()}}
     assert all(is_metric(name) for name in found)
     assert {name for name in METRICS if name.startswith("val_")} <= found

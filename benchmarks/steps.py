@@ -1,7 +1,8 @@
 """Time and memory of training steps and of evaluation, for several formulations of one model in turn.
 
 Formulations take turns step by step, so that whatever else the machine does meets all of them; what is compared is the
-ratio of steps that ran one after the other.
+ratio of steps that ran one after the other. Each has a process of its own: ours trains with the memory settings that
+every run of this project has, the authors' with those that the system has.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -36,17 +38,19 @@ class Formulation:
         backend: kernel of the neurons, or `PUBLISHED` for the authors' formulation.
         memory: what is computed again; see `trainers.memory`.
         precision: `float32`, or `fp16` or `bf16` for autocast.
+        keeps_memory: give `PUBLISHED` the settings of `trainers.allocator` as well; all others have them.
     """
 
     backend: str
     memory: Saving = "none"
     precision: Literal["float32", "fp16", "bf16"] = "float32"
+    keeps_memory: bool = False
 
     @property
     def name(self) -> str:
         """What tables call it."""
         extras = [extra for extra in (self.memory, self.precision) if extra not in ("none", "float32")]
-        return ", ".join([self.backend, *extras])
+        return ", ".join([self.backend, *extras, *(["memory kept"] if self.keeps_memory else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +107,17 @@ def take_turns(load: Load, formulations: list[Formulation], rounds: int, mode: M
         rounds: rounds that count.
         mode: whole training steps, or evaluation alone.
     """
-    runs = [_prepare(load, formulation, mode) for formulation in formulations]
     taken = [Seconds(formulation.name, [], []) for formulation in formulations]
-    for number in range(WARM_UP + rounds):
-        for run, seconds in zip(runs, taken, strict=True):
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            if number >= WARM_UP:
-                seconds.wall.append(time.perf_counter() - wall)
-                seconds.cpu.append(time.process_time() - cpu)
+    with ExitStack() as stack:
+        pools = [stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"))) for _ in formulations]
+        for pool, formulation in zip(pools, formulations, strict=True):
+            pool.submit(_start, load, formulation, mode).result()
+        for number in range(WARM_UP + rounds):
+            for pool, seconds in zip(pools, taken, strict=True):
+                wall, cpu = pool.submit(_timed).result()
+                if number >= WARM_UP:
+                    seconds.wall.append(wall)
+                    seconds.cpu.append(cpu)
     return taken
 
 
@@ -141,13 +147,31 @@ def ratio_text(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
 
 
+_prepared: list[Callable[[], None]] = []  # of a process of `take_turns`
+
+
+def _start(load: Load, formulation: Formulation, mode: Mode) -> None:
+    _prepared.append(_prepare(load, formulation, mode))
+
+
+def _timed() -> tuple[float, float]:
+    """Return wall and CPU seconds of one step."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    _prepared[0]()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
 def _prepare(load: Load, formulation: Formulation, mode: Mode) -> Callable[[], None]:
     """Return a function that runs one step."""
     import torch  # noqa: PLC0415
 
+    from trainers.allocator import keep_freed_memory  # noqa: PLC0415
+
     torch.set_num_threads(load.threads)
     torch.manual_seed(0)
     device = torch.device(load.device)
+    if formulation.backend != PUBLISHED or formulation.keeps_memory:
+        keep_freed_memory(device)
     model = _build(load, formulation, device)
     channels, side = (2, 64) if load.model == "tim" else (3, 32)
     shape = (TIME_STEPS, channels, side, side) if load.model == "tim" else (channels, side, side)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from configs.resolve import config_hash, to_dict
 from trainers import checkpoint as checkpoints
+from trainers.allocator import keep_freed_memory
 from trainers.data import load_data
 from trainers.data.batches import TrainBatches
 from trainers.determinism import capture_rng, reproducible, restore_rng
@@ -76,6 +77,7 @@ def train(
         TrainerError: the device, optimiser or augmentation asked for is not there.
     """
     device = choose_device(config.training.device)
+    keep_freed_memory(device)
     with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
         run = _Run(config, report, device, run_dir, attempt)
         if resume_from is not None:

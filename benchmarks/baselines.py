@@ -16,7 +16,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from benchmarks.problem import EPOCHS, RANGES, score, trainable
-from orchestrator.database import harden_sqlite
+from orchestrator.storage.database import harden_sqlite
 
 STUDY = "overhead"
 

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 import psutil
 from rich.console import Console
 
-from orchestrator.provenance import cpu_name
-from orchestrator.slots import cpu_cores, gpus
+from orchestrator.machine.provenance import cpu_name
+from orchestrator.machine.slots import cpu_cores, gpus
 
 PACKAGES = ("torch", "optuna", "sqlalchemy", "ray", "spikingjelly", "timm", "psycopg")
 

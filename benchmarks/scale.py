@@ -28,15 +28,15 @@ from sqlalchemy import Connection
 from benchmarks.databases import NewUrl, postgresql_urls, sqlite_urls
 from benchmarks.machine import describe, machine_facts, wide_console
 from benchmarks.searches import STUDY, end_times, fill, run_command, run_search, write_space
-from orchestrator.ask_tell import AskTell
-from orchestrator.controller import Controller
-from orchestrator.database import Database, open_database
 from orchestrator.executors.absent import AbsentExecutor
-from orchestrator.jobs import Claim, WorkerIdentity, claim, finish, hold, register_worker
-from orchestrator.records import record_epochs
-from orchestrator.snapshot import StudySnapshot
-from orchestrator.study import open_study
-from orchestrator.tables import EndReason
+from orchestrator.queue.jobs import Claim, WorkerIdentity, claim, finish, hold, register_worker
+from orchestrator.queue.records import record_epochs
+from orchestrator.reading.snapshot import StudySnapshot
+from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.study import open_study
+from orchestrator.storage.tables import EndReason
+from orchestrator.studies.ask_tell import AskTell
+from orchestrator.studies.controller import Controller
 from search_spaces.load import load_space
 from trainers.protocol import EpochReport
 

@@ -14,11 +14,11 @@ import optuna
 from sqlalchemy import Connection, insert, select
 
 from benchmarks.problem import EPOCHS, RANGES, score
-from orchestrator.database import Database, open_database
-from orchestrator.ledger import Ledger
-from orchestrator.sampler import make_sampler
-from orchestrator.study import Study
-from orchestrator.tables import AttemptRow, EndReason, EpochRow, JobRow, JobState, MetricRow
+from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.study import Study
+from orchestrator.storage.tables import AttemptRow, EndReason, EpochRow, JobRow, JobState, MetricRow
+from orchestrator.studies.ledger import Ledger
+from orchestrator.studies.sampler import make_sampler
 from search_spaces.space import Sampler
 from search_spaces.suggest import suggest
 

@@ -13,15 +13,15 @@ from rich.console import Console
 
 from configs.schema import RunConfig
 from orchestrator.crew import Request
-from orchestrator.database import Database, open_database, storage_url
 from orchestrator.errors import TrialNotFoundError
-from orchestrator.export import best_trial
-from orchestrator.history import StudyHistory, read_history
 from orchestrator.launch import Search, require_means, run_search
-from orchestrator.stored_trial import read_trial
-from orchestrator.study import require_row
-from orchestrator.summary import headline
-from orchestrator.views import TrialView
+from orchestrator.reading.history import StudyHistory, read_history
+from orchestrator.reading.views import TrialView
+from orchestrator.reproduction.export import best_trial
+from orchestrator.reproduction.stored_trial import read_trial
+from orchestrator.storage.database import Database, open_database, storage_url
+from orchestrator.storage.study import require_row
+from orchestrator.terminal.summary import headline
 from search_spaces.load import load_space
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Results:
         Raises:
             TrialNotFoundError: no trial has finished, or there is one objective only.
         """
-        from orchestrator.report_figures import front_figures  # noqa: PLC0415 - plotly takes seconds to load
+        from orchestrator.reports.report_figures import front_figures  # noqa: PLC0415 - plotly takes seconds to load
 
         history = self._finished()
         figures = front_figures(history)
@@ -133,7 +133,7 @@ class Results:
         Raises:
             TrialNotFoundError: no trial has finished.
         """
-        from orchestrator.report_figures import history_figure  # noqa: PLC0415 - plotly takes seconds to load
+        from orchestrator.reports.report_figures import history_figure  # noqa: PLC0415 - plotly takes seconds to load
 
         return history_figure(self._finished(), objective)
 
@@ -143,8 +143,8 @@ class Results:
         Raises:
             TrialNotFoundError: no trial has finished.
         """
-        from orchestrator.importance import importances  # noqa: PLC0415 - loads Optuna's evaluators
-        from orchestrator.report_figures import importance_figure  # noqa: PLC0415 - plotly takes seconds to load
+        from orchestrator.reading.importance import importances  # noqa: PLC0415 - loads Optuna's evaluators
+        from orchestrator.reports.report_figures import importance_figure  # noqa: PLC0415 - plotly takes seconds to load
 
         history = self._finished()
         return importance_figure(history, importances(history))
@@ -158,7 +158,7 @@ class Results:
         Raises:
             TrialNotFoundError: no trial has reported such a metric.
         """
-        from orchestrator.report_figures import curve_figure  # noqa: PLC0415 - plotly takes seconds to load
+        from orchestrator.reports.report_figures import curve_figure  # noqa: PLC0415 - plotly takes seconds to load
 
         drawn = curve_figure(self.history(), metric)
         if drawn is None:
@@ -171,7 +171,7 @@ class Results:
         Args:
             path: the file; an older one is replaced.
         """
-        from orchestrator.report import write_report  # noqa: PLC0415 - plotly takes seconds to load
+        from orchestrator.reports.report import write_report  # noqa: PLC0415 - plotly takes seconds to load
 
         return write_report(self._database, self.name, Path(path))
 

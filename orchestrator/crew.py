@@ -12,9 +12,9 @@ from orchestrator.executors.debug import DebugExecutor
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.executors.ray import RayExecutor
 from orchestrator.executors.ray_plan import RayPlan, cpu_request, gpu_request
-from orchestrator.slots import described, slots
-from orchestrator.study import Study
-from orchestrator.trial_process import modules_of
+from orchestrator.machine.slots import described, slots
+from orchestrator.storage.study import Study
+from orchestrator.workers.trial_process import modules_of
 from search_spaces.space import Space
 
 

@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
@@ -20,7 +19,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.database import (
+from orchestrator.errors import StorageError
+from orchestrator.findings import Finding, Health
+from orchestrator.machine.provenance import cpu_name
+from orchestrator.machine.slots import Gpu, Slot, cpu_cores, gpus, slots
+from orchestrator.storage.database import (
     NETWORK_FILE_SYSTEMS,
     URL_VARIABLE,
     file_system_of,
@@ -28,40 +31,12 @@ from orchestrator.database import (
     open_database,
     storage_url,
 )
-from orchestrator.errors import StorageError
-from orchestrator.provenance import cpu_name
-from orchestrator.slots import Gpu, Slot, cpu_cores, gpus, slots
 
 DISTRIBUTION = "spikebench"
 UNLISTED_EXTRAS = {"dev"}
 GIB = 2**30
 SCARCE_DISK = 5 * GIB
 NO_DISK = GIB // 2
-
-
-class Health(StrEnum):
-    """How a thing is: `wrong` keeps searches from running as they should, `note` is worth knowing."""
-
-    OK = "ok"
-    NOTE = "note"
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Args:
-        topic: what was looked at.
-        health: how it is.
-        found: what was found, in words.
-        advice: what to do about it; empty when it is well.
-    """
-
-    topic: str
-    health: Health
-    found: str
-    advice: str = ""
 
 
 def examine(storage: str | None, runs: Path) -> list[Finding]:

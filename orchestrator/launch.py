@@ -7,20 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.artifact_process import artifacts_beside, make_all
-from orchestrator.artifacts import OUR_TRAINER, lacking
-from orchestrator.ask_tell import AskTell
-from orchestrator.controller import Controller
 from orchestrator.crew import Crew, Request, hire
-from orchestrator.database import Database
-from orchestrator.live import make_view
-from orchestrator.one_machine import refuse_other_machines
-from orchestrator.study import Study, open_study
-from orchestrator.summary import print_summary
-from orchestrator.tables import StudyState
-from orchestrator.targets import require_services, targets_of
-from orchestrator.tracking import delivery
-from orchestrator.trial_process import require_trainer
+from orchestrator.queue.one_machine import refuse_other_machines
+from orchestrator.reports.artifact_process import artifacts_beside, make_all
+from orchestrator.reports.artifacts import OUR_TRAINER, lacking
+from orchestrator.storage.database import Database
+from orchestrator.storage.study import Study, open_study
+from orchestrator.storage.tables import StudyState
+from orchestrator.studies.ask_tell import AskTell
+from orchestrator.studies.controller import Controller
+from orchestrator.terminal.live import make_view
+from orchestrator.terminal.summary import print_summary
+from orchestrator.tracking.targets import require_services, targets_of
+from orchestrator.tracking.tracking import delivery
+from orchestrator.workers.trial_process import require_trainer
 from search_spaces.space import CheckedSpace
 from trainers.data_presence import require_data
 
@@ -137,7 +137,7 @@ def _controlled(
     ):
         controller = Controller(database, study, ask_tell, crew.executor, view)
         state = controller.run()
-        from orchestrator.report import write_report  # noqa: PLC0415 - plotly takes seconds to load: not before the first trial
+        from orchestrator.reports.report import write_report  # noqa: PLC0415 - plotly takes seconds to load: not before the first trial
 
         write_report(database, study.name, report)
         return state, controller.preempted

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from orchestrator.database import Database, open_database
+from orchestrator.storage.database import Database, open_database
 
 
 @pytest.fixture(autouse=True)

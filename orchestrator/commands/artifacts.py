@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.artifacts import keep_artifacts
 from orchestrator.commands.options import StorageOption
-from orchestrator.schema import open_ready
-from orchestrator.study import require_row
+from orchestrator.reports.artifacts import keep_artifacts
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import require_row
 
 
 def command(

@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.control import cancel
-from orchestrator.schema import open_ready
-from orchestrator.study import require_row
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import require_row
+from orchestrator.studies.control import cancel
 
 
 def command(

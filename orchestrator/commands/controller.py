@@ -11,12 +11,12 @@ from rich.console import Console
 from orchestrator.commands.options import OVERRIDES, StorageOption, overrides_of
 from orchestrator.commands.search import leave
 from orchestrator.crew import Crew
-from orchestrator.database import Database, open_database, storage_url
 from orchestrator.executors.absent import AbsentExecutor
 from orchestrator.launch import run_study
-from orchestrator.schema import open_ready
-from orchestrator.study import Study, open_study, require_row
-from orchestrator.targets import require_services
+from orchestrator.storage.database import Database, open_database, storage_url
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import Study, open_study, require_row
+from orchestrator.tracking.targets import require_services
 from search_spaces.load import load_space
 from search_spaces.space import CheckedSpace
 

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.dashboard import make_dashboard
-from orchestrator.schema import open_ready
+from orchestrator.reports.dashboard import make_dashboard
+from orchestrator.storage.schema import open_ready
 
 
 def command(

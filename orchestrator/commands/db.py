@@ -10,10 +10,10 @@ from rich.console import Console
 
 from orchestrator.commands.doctor import render
 from orchestrator.commands.options import StorageOption
-from orchestrator.database import Database, open_database, storage_url
-from orchestrator.doctor import Health
-from orchestrator.overview import read_studies
-from orchestrator.schema import NEWEST, create_or_upgrade, examine, revision
+from orchestrator.findings import Health
+from orchestrator.reading.overview import read_studies
+from orchestrator.storage.database import Database, open_database, storage_url
+from orchestrator.storage.schema import NEWEST, create_or_upgrade, examine, revision
 
 
 class Action(StrEnum):
@@ -77,7 +77,7 @@ def check(console: Console, database: Database) -> None:
 
 def copy(console: Console, storage: str | None, to: str | None, names: list[str]) -> None:
     """Copy studies to another database and say what each had."""
-    from orchestrator.copying import copy_study  # noqa: PLC0415 - brings Optuna, which the other actions do without
+    from orchestrator.studies.copying import copy_study  # noqa: PLC0415 - brings Optuna, which the other actions do without
 
     if to is None:
         raise typer.BadParameter("copy needs --to, the URL of the other database")

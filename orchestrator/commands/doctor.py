@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.doctor import Finding, Health, examine
+from orchestrator.doctor import examine
+from orchestrator.findings import Finding, Health
 
 COLOURS = {Health.OK: "green", Health.NOTE: "yellow", Health.WRONG: "bold red"}
 

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.export import RULE, export_trial, write_export
-from orchestrator.schema import open_ready
-from orchestrator.study import require_row
+from orchestrator.reproduction.export import RULE, export_trial, write_export
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import require_row
 
 
 def command(

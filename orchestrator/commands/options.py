@@ -32,7 +32,7 @@ GpuFractionOption = Annotated[
 
 
 def shares_of(per_gpu: int | None, gpu_fraction: float | None) -> dict[str, Any]:
-    """Return how GPUs are shared, as `orchestrator.slots.slots` takes it.
+    """Return how GPUs are shared, as `orchestrator.machine.slots.slots` takes it.
 
     Args:
         per_gpu: trials at once on each GPU.

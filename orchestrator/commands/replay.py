@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.labels import metric_text
-from orchestrator.replay import CLOCK_AND_MEMORY, Difference, Replay, fresh_folder, replay
-from orchestrator.schema import open_ready
-from orchestrator.stored_trial import StoredTrial, read_trial
+from orchestrator.reading.labels import metric_text
+from orchestrator.reproduction.replay import CLOCK_AND_MEMORY, Difference, Replay, fresh_folder, replay
+from orchestrator.reproduction.stored_trial import StoredTrial, read_trial
+from orchestrator.storage.schema import open_ready
 from trainers.protocol import EpochReport
 
 MOST_LINES = 20

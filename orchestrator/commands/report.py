@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.report import write_report
-from orchestrator.schema import open_ready
-from orchestrator.study import require_row
+from orchestrator.reports.report import write_report
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import require_row
 
 
 def command(

@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.control import resume
-from orchestrator.lease import has_controller
-from orchestrator.schema import open_ready
-from orchestrator.study import require_row
+from orchestrator.queue.lease import has_controller
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import require_row
+from orchestrator.studies.control import resume
 
 
 def command(

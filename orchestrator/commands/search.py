@@ -25,10 +25,10 @@ from orchestrator.commands.options import (
     shares_of,
 )
 from orchestrator.crew import Request
-from orchestrator.database import open_database, storage_url
-from orchestrator.endings import EXIT_PREEMPTED
 from orchestrator.launch import Ended, Search, require_means, run_search
-from orchestrator.tables import StudyState
+from orchestrator.queue.endings import EXIT_PREEMPTED
+from orchestrator.storage.database import open_database, storage_url
+from orchestrator.storage.tables import StudyState
 from search_spaces.load import load_space
 from search_spaces.preview import sample
 from search_spaces.space import CheckedSpace, Ray

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console, ConsoleDimensions
 
 from orchestrator.commands.options import StorageOption
-from orchestrator.overview import (
+from orchestrator.reading.overview import (
     failures_table,
     read_enqueued,
     read_failures,
@@ -17,10 +17,10 @@ from orchestrator.overview import (
     studies_table,
     workers_table,
 )
-from orchestrator.panel import study_panel
-from orchestrator.schema import open_ready
-from orchestrator.snapshot import SnapshotReader
-from orchestrator.study import require_row
+from orchestrator.reading.snapshot import SnapshotReader
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import require_row
+from orchestrator.terminal.panel import study_panel
 
 LINES = 50  # a picture that may scroll
 

@@ -20,9 +20,9 @@ from configs.problems import ConfigError, Problem, Where
 from configs.resolve import resolve, to_dict
 from configs.schema import RunConfig
 from orchestrator.commands.options import OVERRIDES, overrides_of
-from orchestrator.labels import duration
-from orchestrator.run_tracking import RunDelivery, run_delivery
-from orchestrator.targets import require_services
+from orchestrator.reading.labels import duration
+from orchestrator.tracking.run_tracking import RunDelivery, run_delivery
+from orchestrator.tracking.targets import require_services
 from trainers.checkpoint import newest_valid
 from trainers.evaluation import evaluate
 from trainers.protocol import EpochReport, Outcome, Result, RunFacts, SavedCheckpoint, TrainerError, Verdict

@@ -19,13 +19,13 @@ from orchestrator.commands.options import (
     count_or_auto,
     shares_of,
 )
-from orchestrator.endings import EXIT_PREEMPTED
 from orchestrator.executors.local import LocalExecutor
-from orchestrator.one_machine import refuse_other_machines
-from orchestrator.schema import open_ready
-from orchestrator.slots import described, slots
-from orchestrator.study import require_row
-from orchestrator.trial_process import OUR_TRAINER
+from orchestrator.machine.slots import described, slots
+from orchestrator.queue.endings import EXIT_PREEMPTED
+from orchestrator.queue.one_machine import refuse_other_machines
+from orchestrator.storage.schema import open_ready
+from orchestrator.storage.study import require_row
+from orchestrator.workers.trial_process import OUR_TRAINER
 
 WATCH_SECONDS = 1.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multiprocessing.connection import Connection
 
-from orchestrator.slots import Slot
+from orchestrator.machine.slots import Slot
 
 
 class AbsentExecutor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from orchestrator.slots import Slot
+from orchestrator.machine.slots import Slot
 
 
 class Executor(Protocol):

@@ -7,12 +7,12 @@ import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from orchestrator.doorbell import Ring
 from orchestrator.errors import OrchestratorError
 from orchestrator.executors.inside import InsideWorker
-from orchestrator.slots import Slot
-from orchestrator.trial_process import PipeReporter, TrialSpec, run
-from orchestrator.worker import WorkerSettings
+from orchestrator.machine.slots import Slot
+from orchestrator.workers.doorbell import Ring
+from orchestrator.workers.trial_process import PipeReporter, TrialSpec, run
+from orchestrator.workers.worker import WorkerSettings
 
 KILL_SECONDS = 2.0  # how long an abandoned trial is waited for
 

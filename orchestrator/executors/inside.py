@@ -7,9 +7,9 @@ import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from orchestrator.doorbell import Doorbell, Ring
-from orchestrator.trial_handle import Handles
-from orchestrator.worker import Worker, WorkerSettings
+from orchestrator.workers.doorbell import Doorbell, Ring
+from orchestrator.workers.trial_handle import Handles
+from orchestrator.workers.worker import Worker, WorkerSettings
 
 
 class InsideWorker:

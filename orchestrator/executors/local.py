@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
-from orchestrator.doorbell import Ring
 from orchestrator.errors import OrchestratorError
-from orchestrator.forkserver import ensure_forkserver, no_main_module
-from orchestrator.slots import Slot
-from orchestrator.worker import WorkerSettings, main
+from orchestrator.machine.forkserver import ensure_forkserver, no_main_module
+from orchestrator.machine.slots import Slot
+from orchestrator.workers.doorbell import Ring
+from orchestrator.workers.worker import WorkerSettings, main
 
 SHORT_LIFE_SECONDS = 10.0
 MOST_SHORT_LIVES = 5
@@ -45,7 +45,7 @@ class LocalExecutor:
         self._study_id = study_id
         self._slots = list(slots)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["orchestrator.worker"])
+        self._context.set_forkserver_preload(["orchestrator.workers.worker"])
         self._preload = tuple(preload)
         self._members: list[_Member] = []
         self._short_lives = 0

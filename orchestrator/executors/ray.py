@@ -9,13 +9,13 @@ import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from orchestrator.doorbell import Ring
 from orchestrator.errors import OrchestratorError
 from orchestrator.executors.ray_cluster import HOW_TO_INSTALL, Places
 from orchestrator.executors.ray_driver import Serve, Trouble, log_path, main
 from orchestrator.executors.ray_plan import RayPlan
-from orchestrator.forkserver import no_main_module
-from orchestrator.slots import Slot
+from orchestrator.machine.forkserver import no_main_module
+from orchestrator.machine.slots import Slot
+from orchestrator.workers.doorbell import Ring
 
 CONNECT_SECONDS = 120.0  # Ray itself gives up sooner
 LEAVE_SECONDS = 4.0  # for workers without a trial to say good-bye

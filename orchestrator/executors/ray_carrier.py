@@ -13,13 +13,13 @@ import ray
 from ray.tune import Trainable
 
 from configs.problems import SpikebenchError
-from orchestrator.database import URL_VARIABLE, open_database, storage_url
-from orchestrator.doorbell import Ring
 from orchestrator.errors import StorageError
 from orchestrator.executors.inside import InsideWorker
-from orchestrator.slots import Slot, slots
-from orchestrator.study import require_row
-from orchestrator.worker import WorkerSettings
+from orchestrator.machine.slots import Slot, slots
+from orchestrator.storage.database import URL_VARIABLE, open_database, storage_url
+from orchestrator.storage.study import require_row
+from orchestrator.workers.doorbell import Ring
+from orchestrator.workers.worker import WorkerSettings
 
 STEP_SECONDS = 0.5  # between two results, when no trial ends
 LEAVE_SECONDS = 600.0  # how long a trial may take for its checkpoint

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from orchestrator.database import URL_VARIABLE, first_line, postgresql_commands
 from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.executors.ray_plan import RayPlan, carried, in_words
+from orchestrator.storage.database import URL_VARIABLE, first_line, postgresql_commands
 
 HOW_TO_INSTALL = "`executor: ray` needs the extra of that name: pip install 'spikebench[ray]'"
 KNOCK_SECONDS = 5.0  # how long the head of a cluster may take to answer at all

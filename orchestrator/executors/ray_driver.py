@@ -17,11 +17,11 @@ from typing import Any
 from sqlalchemy import make_url
 
 from configs.problems import SpikebenchError, mask_credentials
-from orchestrator.database import first_line, open_database
-from orchestrator.doorbell import Ring
 from orchestrator.executors.ray_cluster import connect, needs_of_a_trial, places
 from orchestrator.executors.ray_fleet import Fleet
 from orchestrator.executors.ray_plan import RayPlan
+from orchestrator.storage.database import first_line, open_database
+from orchestrator.workers.doorbell import Ring
 
 COUNT_SECONDS = 10.0  # how often the cluster is looked at for nodes that have come or gone
 NEVER = "1000000000"

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.database import Database
 from orchestrator.errors import StorageError
-from orchestrator.jobs import end_workers, return_lost
-from orchestrator.tables import JobRow, JobState, StudyRow, StudyState, WorkerRow
-from orchestrator.timing import lease_seconds
+from orchestrator.queue.jobs import end_workers, return_lost
+from orchestrator.queue.timing import lease_seconds
+from orchestrator.storage.database import Database
+from orchestrator.storage.tables import JobRow, JobState, StudyRow, StudyState, WorkerRow
 
 LOOK_SECONDS = 0.25  # how long what was read of the job table is believed
 IDLE_SECONDS = 60.0  # after so long without a job a carrier gives its share of the cluster back

@@ -3,7 +3,7 @@
 from alembic import context
 
 from orchestrator.migrations.upgrade import VERSION_TABLE
-from orchestrator.tables import Base
+from orchestrator.storage.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -12,9 +12,9 @@ from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from orchestrator.database import Database, schema_lock
 from orchestrator.errors import StorageError
-from orchestrator.tables import Base
+from orchestrator.storage.database import Database, schema_lock
+from orchestrator.storage.tables import Base
 
 VERSION_TABLE = "sb_alembic_version"
 PACKAGE = Path(__file__).resolve().parent
@@ -50,7 +50,7 @@ def upgrade(database: Database) -> None:
 
 
 def declared_differences(database: Database) -> list[str]:
-    """Return how our tables differ from those declared in `orchestrator.tables`, a few words for each difference.
+    """Return how our tables differ from those declared in `orchestrator.storage.tables`, in a few words each.
 
     Args:
         database: an open database.

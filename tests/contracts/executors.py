@@ -14,14 +14,14 @@ import pytest
 from searching import SUPPORT, write_space
 from sqlalchemy import text
 
-from orchestrator.ask_tell import AskTell
-from orchestrator.controller import Controller
 from orchestrator.crew import Request, hire
-from orchestrator.database import Database, open_database
-from orchestrator.front import pareto_front
-from orchestrator.snapshot import StudySnapshot
-from orchestrator.study import open_study
-from orchestrator.tables import StudyState
+from orchestrator.reading.front import pareto_front
+from orchestrator.reading.snapshot import StudySnapshot
+from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.study import open_study
+from orchestrator.storage.tables import StudyState
+from orchestrator.studies.ask_tell import AskTell
+from orchestrator.studies.controller import Controller
 from search_spaces.load import load_space
 
 TRIALS = 8

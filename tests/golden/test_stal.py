@@ -374,7 +374,7 @@ def spike_metrics(case: GoldenCase) -> dict[str, Any]:
 
 @handles("thesis_pareto")
 def thesis_pareto(case: GoldenCase) -> dict[str, Any]:
-    from orchestrator.front import pareto_front
+    from orchestrator.reading.front import pareto_front
 
     s = Settings(case.settings)
     points = s.pop("points")

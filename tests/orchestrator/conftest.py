@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.database import Database, open_database
+from orchestrator.storage.database import Database, open_database
 
 
 @pytest.fixture

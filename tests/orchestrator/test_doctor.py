@@ -12,9 +12,10 @@ from rich.console import Console
 
 from orchestrator import doctor
 from orchestrator.commands.doctor import render
-from orchestrator.database import open_database
-from orchestrator.doctor import Finding, Health, TorchCuda
-from orchestrator.slots import Gpu, Slot
+from orchestrator.doctor import TorchCuda
+from orchestrator.findings import Finding, Health
+from orchestrator.machine.slots import Gpu, Slot
+from orchestrator.storage.database import open_database
 
 H100 = Gpu("cuda:0", "NVIDIA H100", 81559, "580.1")
 CPU_TORCH = TorchCuda("2.13.0+cpu", None, available=False, devices=0)

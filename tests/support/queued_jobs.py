@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from orchestrator.database import Database
-from orchestrator.jobs import Claim, WorkerIdentity, claim
-from orchestrator.tables import JobRow, StudyRow
+from orchestrator.queue.jobs import Claim, WorkerIdentity, claim
+from orchestrator.storage.database import Database
+from orchestrator.storage.tables import JobRow, StudyRow
 
 
 def worker(name: str = "w") -> WorkerIdentity:

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
-from orchestrator.database import Database
-from orchestrator.tables import (
+from orchestrator.storage.database import Database
+from orchestrator.storage.tables import (
     AttemptRow,
     EndReason,
     EpochRow,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from searching import curves, finish, kill_group, query, start, wait_for, write_space
 
-from orchestrator.front import pareto_front
+from orchestrator.reading.front import pareto_front
 
 pytestmark = pytest.mark.system
 

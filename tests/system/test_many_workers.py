@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from queued_jobs import rows, seed, worker
 
-from orchestrator.database import open_database
-from orchestrator.jobs import claim, finish, hold, register_worker
-from orchestrator.provenance import provenance
-from orchestrator.records import AttemptStart, record_epochs, record_start
-from orchestrator.tables import AttemptRow, EndReason, EpochRow, JobRow, JobState, WorkerRow
-from orchestrator.trial_process import TrialSpec
+from orchestrator.machine.provenance import provenance
+from orchestrator.queue.jobs import claim, finish, hold, register_worker
+from orchestrator.queue.records import AttemptStart, record_epochs, record_start
+from orchestrator.storage.database import open_database
+from orchestrator.storage.tables import AttemptRow, EndReason, EpochRow, JobRow, JobState, WorkerRow
+from orchestrator.workers.trial_process import TrialSpec
 from trainers.protocol import EpochReport, RunFacts
 
 pytestmark = pytest.mark.system

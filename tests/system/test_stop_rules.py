@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from searching import finish, query, start, write_space
 
-from orchestrator.database import open_database
-from orchestrator.history import read_history
-from orchestrator.labels import END_REASONS
-from orchestrator.report import render_report
-from orchestrator.tables import EndReason
+from orchestrator.reading.history import read_history
+from orchestrator.reading.labels import END_REASONS
+from orchestrator.reports.report import render_report
+from orchestrator.storage.database import open_database
+from orchestrator.storage.tables import EndReason
 
 pytestmark = pytest.mark.system
 

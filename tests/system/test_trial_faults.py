@@ -19,13 +19,13 @@ from sqlalchemy import update
 
 from configs.resolve import from_dict, to_dict
 from configs.schema import RunConfig
-from orchestrator.attempt import Attempt
-from orchestrator.database import Database, open_database
-from orchestrator.doorbell import Doorbell
-from orchestrator.jobs import claim
-from orchestrator.tables import AttemptRow, CheckpointRow, EndReason, EpochRow, JobRow, JobState, MetricRow
-from orchestrator.trial_handle import TrialHandle, TrialHandles
-from orchestrator.trial_process import TrialSpec
+from orchestrator.queue.jobs import claim
+from orchestrator.storage.database import Database, open_database
+from orchestrator.storage.tables import AttemptRow, CheckpointRow, EndReason, EpochRow, JobRow, JobState, MetricRow
+from orchestrator.workers.attempt import Attempt
+from orchestrator.workers.doorbell import Doorbell
+from orchestrator.workers.trial_handle import TrialHandle, TrialHandles
+from orchestrator.workers.trial_process import TrialSpec
 from trainers import checkpoint
 from trainers.protocol import EpochReport, RunFacts, SilentReporter
 from trainers.training import train
@@ -38,7 +38,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 @pytest.fixture(scope="module")
 def context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["orchestrator.trial_process", "trainers.training"])
+    context.set_forkserver_preload(["orchestrator.workers.trial_process", "trainers.training"])
     return context
 
 

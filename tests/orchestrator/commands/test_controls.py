@@ -9,9 +9,9 @@ from searching import write_space
 from sqlalchemy import insert, update
 
 from orchestrator.cli import main
-from orchestrator.database import Database
-from orchestrator.study import open_study, require_row
-from orchestrator.tables import JobRow, JobState, StudyRow, StudyState
+from orchestrator.storage.database import Database
+from orchestrator.storage.study import open_study, require_row
+from orchestrator.storage.tables import JobRow, JobState, StudyRow, StudyState
 from search_spaces.load import load_space
 
 

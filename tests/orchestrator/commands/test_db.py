@@ -7,9 +7,9 @@ from alembic import command
 from sqlalchemy import text
 
 from orchestrator.cli import main
-from orchestrator.database import open_database, schema_lock
 from orchestrator.migrations.upgrade import configuration
-from orchestrator.schema import NEWEST
+from orchestrator.storage.database import open_database, schema_lock
+from orchestrator.storage.schema import NEWEST
 
 
 def db(capsys: pytest.CaptureFixture[str], action: str, url: str, code: int = 0) -> str:

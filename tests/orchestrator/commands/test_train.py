@@ -17,7 +17,7 @@ from configs.resolve import resolve
 from orchestrator.cli import main
 from orchestrator.commands import train as command
 from orchestrator.commands.train import COLUMNS, ConsoleReporter
-from orchestrator.run_tracking import RunDelivery
+from orchestrator.tracking.run_tracking import RunDelivery
 from trainers.protocol import DivergedError, EpochReport, Verdict
 
 CONFIG = """
@@ -174,7 +174,7 @@ def test_numbers_go_to_the_services_of_the_configuration(here: Path, capfd) -> N
 
 
 def test_a_service_without_its_package_is_one_clear_message(here: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("orchestrator.targets.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("orchestrator.tracking.targets.importlib.util.find_spec", lambda _: None)
     assert run("--config", "small.yaml", "--tracking.wandb", "true") == 1
     assert "pip install 'spikebench[wandb]'" in capsys.readouterr().err
     assert not (here / "runs").exists()

@@ -7,8 +7,8 @@ from seeded import seed_study, seed_worker
 from sqlalchemy import update
 
 from orchestrator.cli import main
-from orchestrator.database import Database, database_now
-from orchestrator.tables import WorkerRow
+from orchestrator.storage.database import Database, database_now
+from orchestrator.storage.tables import WorkerRow
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, width: int = 110) -> int:

@@ -10,8 +10,8 @@ import psutil
 import pytest
 from contracts.executors import ExecutorContract, Scene
 
-from orchestrator import attempt
-from orchestrator.tables import StudyState
+from orchestrator.storage.tables import StudyState
+from orchestrator.workers import attempt
 
 
 class TestDebugExecutor(ExecutorContract):

@@ -16,7 +16,7 @@ from ray_clusters import cluster, warnings_of_ray_are_ignored
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.executors.ray_plan import RayPlan, carried, cpu_request, gpu_request
-from orchestrator.tables import StudyState
+from orchestrator.storage.tables import StudyState
 from search_spaces.space import Ray, Space
 
 pytestmark = [pytest.mark.timeout(200), *warnings_of_ray_are_ignored]

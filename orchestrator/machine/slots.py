@@ -1,0 +1,133 @@
+"""Where trials can run on this machine: shares of its GPUs, or of its CPU cores."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import subprocess
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.machine.placement import Seat
+
+MOST_CPU_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU of this machine."""
+
+    device: str  # "cuda:0", numbered as nvidia-smi does
+    name: str
+    memory_mb: int
+    driver: str
+    uuid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one worker.
+
+    Args:
+        device: "cpu" or "cuda:N".
+        threads: CPU threads of a trial there.
+        seat: its share of the GPU; None on the CPU.
+    """
+
+    device: str
+    threads: int
+    seat: Seat | None = None
+
+
+@cache
+def gpus() -> tuple[Gpu, ...]:
+    """Return the NVIDIA GPUs this process may use, respecting `CUDA_VISIBLE_DEVICES`, without starting CUDA."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,driver_version", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 4]
+    found = tuple(
+        Gpu(f"cuda:{index}", name, int(float(memory)), driver, uuid) for index, uuid, name, memory, driver in rows
+    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else _visible(found, visible)
+
+
+def _visible(found: tuple[Gpu, ...], visible: str) -> tuple[Gpu, ...]:
+    """Choose as CUDA does: by number or beginning of a UUID, in the order given, up to the first that is wrong."""
+    chosen: list[Gpu] = []
+    for part in (part.strip() for part in visible.split(",")):
+        gpu = next((g for g in found if part and (g.device == f"cuda:{part}" or g.uuid.startswith(part))), None)
+        if gpu is None or gpu in chosen:
+            break
+        chosen.append(gpu)
+    return tuple(chosen)
+
+
+def cpu_cores() -> int:
+    """Return the CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def slots(
+    workers: int | Literal["auto"] = "auto",
+    threads: int | Literal["auto"] = "auto",
+    per_gpu: int | None = None,
+    gpu_fraction: float | None = None,
+) -> list[Slot]:
+    """Share this machine out.
+
+    Args:
+        workers: how many trials at once; "auto" fills every GPU, or takes one per CPU core (at most 8) without a GPU.
+        threads: CPU threads of each; "auto" shares the cores out so that nothing is oversubscribed.
+        per_gpu: trials at once on each GPU; None takes one, or as many as `gpu_fraction` says.
+        gpu_fraction: share of a GPU's memory that a trial counts for until one like it has been measured, in (0, 1].
+
+    Returns:
+        One slot per worker; with GPUs the workers go round them.
+    """
+    found = gpus()
+    on_each = per_gpu or (math.floor(1.0 / gpu_fraction + 1e-9) if gpu_fraction else 1)
+    count = workers if workers != "auto" else len(found) * on_each or min(cpu_cores(), MOST_CPU_WORKERS)
+    each = threads if threads != "auto" else max(1, cpu_cores() // max(count, 1))
+    if not found:
+        return [Slot("cpu", each)] * count
+    fraction = gpu_fraction or 1.0 / (per_gpu or math.ceil(count / len(found)))
+    chosen = [found[number % len(found)] for number in range(count)]
+    return [Slot(gpu.device, each, Seat(gpu.uuid, gpu.memory_mb, fraction * gpu.memory_mb)) for gpu in chosen]
+
+
+def described(places: Sequence[Slot]) -> str:
+    """Return places in words: "4 workers (2 on cuda:0, 2 on cuda:1) with 8 threads each".
+
+    Args:
+        places: at least one, each with the same threads.
+    """
+    devices = Counter(place.device for place in places)
+    where = ", ".join(f"{count} on {device}" for device, count in devices.items()) if len(devices) > 1 else ""
+    threads, count = places[0].threads, len(places)
+    return (
+        f"{count} worker{'s' * (count > 1)} {f'({where})' if where else f'on {places[0].device}'} "
+        f"with {threads} thread{'s' * (threads > 1)}{' each' * (count > 1)}"
+    )
+
+
+@cache
+def host_identity() -> str:
+    """Return the host's name with an id of its present boot; a process id means something only within one boot."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    mark = boot.read_text().strip()[:8] if boot.exists() else f"{uuid.getnode():x}"[:8]
+    return f"{socket.gethostname()}/{mark}"

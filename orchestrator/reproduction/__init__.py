@@ -1,0 +1,1 @@
+"""A trial from the database alone: trained again, or made a file."""

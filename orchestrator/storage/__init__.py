@@ -1,0 +1,1 @@
+"""Where studies are kept: the database, its tables, and Optuna's record in it."""

@@ -1,0 +1,1 @@
+"""Who runs a study: ask, queue, tell, stop, and what people ask of it."""

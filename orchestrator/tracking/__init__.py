@@ -1,0 +1,1 @@
+"""Curves delivered to MLflow and Weights & Biases."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 _REFERENCE = r"\$\{\w+\}"  # to a variable of the environment: it names a password, but does not tell it
 _CREDENTIALS = re.compile(rf"(?<=://)([^/@\s:]*):(?!{_REFERENCE}@)[^@\s]*(?=@)")
@@ -17,26 +18,33 @@ _QUERY = re.compile(rf"([?&](?:password|passwd|pwd|sslpassword|token|api_key|sec
 class SpikebenchError(Exception):
     """Root of every error this project raises on purpose.
 
+    Those marked * are about what a person typed or wrote (`wrong_input`): commands leave with exit code 2, else with 1.
+
     SpikebenchError
-    ├── ConfigError                a YAML file, an override or a search space is wrong (exit code 2)
+    ├── ConfigError *              a YAML file, an override or a search space is wrong
     ├── trainers.protocol.TrainerError
-    │   ├── DataNotFoundError      a data set is not where the configuration says
-    │   ├── CheckpointError        a checkpoint is missing, corrupt or of another model
+    │   ├── DataNotFoundError *    a data set is not where the configuration says
+    │   ├── CheckpointError *      a checkpoint is missing, corrupt or of another model
     │   ├── DivergedError          the loss became NaN or infinite
     │   ├── DeadSpikesError        no spiking layer fires any more
     │   └── SaturatedError         every spiking layer fires all the time
     └── orchestrator.errors.OrchestratorError
         ├── StorageError           the database cannot be reached, written or read
-        ├── StudyNotFoundError     no study of that name is in the database
-        ├── TrialNotFoundError     the study has no trial of that number
-        ├── ControlError           what is asked of a study does not fit what it is doing
-        ├── StudyMismatchError     the study exists with another space
-        ├── ReplayError            a stored trial has no numbers to compare with
+        │   └── WrongStorageError *    what was given can be no database of studies: wrong URL, missing file
+        │       └── NoTablesError *    the database has no tables of spikebench
+        ├── StudyNotFoundError *   no study of that name is in the database
+        ├── TrialNotFoundError *   the study has no trial of that number
+        ├── ControlError *         what is asked of a study does not fit what it is doing
+        ├── StudyMismatchError *   the study exists with another space
+        ├── ReplayError *          a stored trial has no numbers to compare with
+        ├── OutputExistsError *    a file to write is there already
         ├── StudyBusyError         another controller holds the study
-        ├── TrainerNotFoundError   a space names a trainer that cannot be imported
+        ├── TrainerNotFoundError * a space names a trainer that cannot be imported
         ├── TrackingError          a service to log to cannot be used here
         └── LeaseLostError         this worker was replaced; its late writes are refused
     """
+
+    wrong_input: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,8 @@ class ConfigError(SpikebenchError):
         problems: at least one problem; repeated ones are dropped and the rest is put in the order of file and line,
             those of the command line last.
     """
+
+    wrong_input = True
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(sorted(dict.fromkeys(problems), key=_order))

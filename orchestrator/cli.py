@@ -98,7 +98,7 @@ def run(built: typer.Typer, name: str, arguments: list[str]) -> None:
         count = len(error.problems)
         fail(f"{count} problem{'s' if count > 1 else ''} found, nothing was started:\n{error}", EXIT_WRONG_INPUT)
     except SpikebenchError as error:
-        fail(str(error), EXIT_ERROR)
+        fail(str(error), EXIT_WRONG_INPUT if error.wrong_input else EXIT_ERROR)
 
 
 def fail(message: str, code: int) -> None:

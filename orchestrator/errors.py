@@ -11,24 +11,50 @@ class StorageError(OrchestratorError):
     """The database cannot be reached, opened, written or read."""
 
 
+class WrongStorageError(StorageError):
+    """What was given can be no database of studies: a wrong URL, a missing file, a place where databases break."""
+
+    wrong_input = True
+
+
+class NoTablesError(WrongStorageError):
+    """The database has no tables of spikebench yet."""
+
+
 class StudyMismatchError(OrchestratorError):
     """The study exists already, with a space that does not fit the one given."""
+
+    wrong_input = True
 
 
 class StudyNotFoundError(OrchestratorError):
     """No study of that name is in the database."""
 
+    wrong_input = True
+
 
 class TrialNotFoundError(OrchestratorError):
     """The study has no trial of that number."""
+
+    wrong_input = True
 
 
 class ControlError(OrchestratorError):
     """What is asked of a study or trial does not fit what it is doing."""
 
+    wrong_input = True
+
 
 class ReplayError(OrchestratorError):
     """A stored trial has nothing that a replay could be compared with."""
+
+    wrong_input = True
+
+
+class OutputExistsError(OrchestratorError):
+    """A file to write is there already, and may be worth keeping."""
+
+    wrong_input = True
 
 
 class StudyBusyError(OrchestratorError):
@@ -41,6 +67,8 @@ class LeaseLostError(OrchestratorError):
 
 class TrainerNotFoundError(OrchestratorError):
     """A space names a trainer that cannot be imported."""
+
+    wrong_input = True
 
 
 class TrackingError(OrchestratorError):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from configs.problems import ConfigError, Problem, Where
 from configs.resolve import with_params
 from configs.schema import RunConfig
 from trainers import checkpoint as checkpoints
@@ -21,7 +22,7 @@ from trainers.energy import EnergyMeter, write_table
 from trainers.factory import build_model
 from trainers.guards import choose_device
 from trainers.metrics import EvaluationMetrics, FiringRates
-from trainers.protocol import CheckpointError, TrainerError
+from trainers.protocol import CheckpointError
 from trainers.tasks import Task, make_task
 
 
@@ -96,14 +97,15 @@ def evaluate(
     Raises:
         CheckpointError: the file is missing, damaged, of another schema version, or does not fit the model.
         DataNotFoundError: the data set is not there.
-        TrainerError: there is no such split or device, or the table is asked for where no energy is measured.
+        ConfigError: there is no such split, or the table is asked for where no energy is measured.
+        TrainerError: there is no such device.
     """
     if split not in SPLITS:
-        raise TrainerError(f"there is no split '{split}': use one of {', '.join(SPLITS)}")
+        raise ConfigError([Problem(Where(None), f"there is no split '{split}'", f"use one of {', '.join(SPLITS)}")])
     content = checkpoints.load(checkpoint)
     config = without_weights(with_params(checkpoints.config_of(content, checkpoint), overrides or {}))
     if energy_table is not None and not config.energy.measure:
-        raise TrainerError("there is no energy to write a table of: set energy.measure true")
+        raise ConfigError([Problem(Where(None), "there is no energy to write a table of", "set energy.measure true")])
     device = choose_device(config.training.device)
     with reproducible(config.training.seed, device, deterministic=config.training.deterministic, threads=threads):
         data = load_data(config.data, config.augmentation)

@@ -24,9 +24,13 @@ class TrainerError(SpikebenchError):
 class DataNotFoundError(TrainerError):
     """The data set is not in the folder the configuration names."""
 
+    wrong_input = True
+
 
 class CheckpointError(TrainerError):
     """A checkpoint is missing, corrupt, of another schema version or of another model."""
+
+    wrong_input = True
 
 
 class DivergedError(TrainerError):

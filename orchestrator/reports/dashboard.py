@@ -33,6 +33,12 @@ class DashboardError(OrchestratorError):
     """The dashboard cannot be served where it was asked to."""
 
 
+class OpenToNetworkError(DashboardError):
+    """It would be served to other machines, and nobody has said that this is meant."""
+
+    wrong_input = True
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
@@ -53,10 +59,11 @@ def make_dashboard(database: Database, host: str, port: int, artifacts: Path, *,
         open_to_network: the caller knows that the dashboard has no login.
 
     Raises:
-        DashboardError: the address is reachable from other machines and `open_to_network` is false, or it is taken.
+        OpenToNetworkError: the address is reachable from other machines and `open_to_network` is false.
+        DashboardError: the address is taken.
     """
     if not open_to_network and not is_loopback(host):
-        raise DashboardError(
+        raise OpenToNetworkError(
             f"--host {host} lets other machines in, and optuna-dashboard has no login: everybody who reaches the port "
             "sees every study. Bind to 127.0.0.1 and use an SSH tunnel or a proxy with a password, "
             "or add --no-login-is-fine"

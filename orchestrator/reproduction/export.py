@@ -9,7 +9,7 @@ import yaml
 
 from configs.resolve import to_dict
 from configs.schema import RunConfig
-from orchestrator.errors import StorageError, TrialNotFoundError
+from orchestrator.errors import OutputExistsError, StorageError, TrialNotFoundError
 from orchestrator.reading.history import StudyHistory, read_history
 from orchestrator.reading.labels import end_text
 from orchestrator.reading.views import TrialView
@@ -72,7 +72,8 @@ def write_export(text: str, path: Path) -> None:
     """Write an exported configuration into a new file.
 
     Raises:
-        StorageError: the file is there already, or cannot be written.
+        OutputExistsError: the file is there already.
+        StorageError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def write_export(text: str, path: Path) -> None:
             file.write(text)
     except OSError as error:
         if path.exists():
-            raise StorageError(f"{path} is there already: delete it, or give another --out") from error
+            raise OutputExistsError(f"{path} is there already: delete it, or give another --out") from error
         raise StorageError(f"cannot write {path}: {error.strerror}; give another --out") from error
 
 

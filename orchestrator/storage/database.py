@@ -22,7 +22,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from configs.problems import mask_credentials
-from orchestrator.errors import StorageError
+from orchestrator.errors import StorageError, WrongStorageError
 
 DEFAULT_URL = "sqlite:///runs/spikebench.db"
 URL_VARIABLE = "SPIKEBENCH_STORAGE"
@@ -153,7 +153,7 @@ def storage_url(given: str | None = None) -> str:
         given: a URL of the command line; `${VARIABLE}` in it keeps a password off it, else there is a warning.
 
     Raises:
-        StorageError: a variable in the URL is not set.
+        WrongStorageError: a variable in the URL is not set.
     """
     url = given or os.environ.get(URL_VARIABLE) or DEFAULT_URL
     if given is not None and mask_credentials(given) != given:
@@ -165,7 +165,9 @@ def storage_url(given: str | None = None) -> str:
 
     def value_of(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
-            raise StorageError(f"the storage URL uses ${{{match[1]}}}, which is not set: export {match[1]}=... first")
+            raise WrongStorageError(
+                f"the storage URL uses ${{{match[1]}}}, which is not set: export {match[1]}=... first"
+            )
         return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", value_of, url)
@@ -208,7 +210,8 @@ def open_database(url: str, *, create: bool = False, tables: bool = True) -> Dat
         tables: False leaves the tables as they are, also with `create`.
 
     Raises:
-        StorageError: the URL is of another kind, or the database cannot be reached, opened or written.
+        WrongStorageError: the URL is of another kind, or names a file that is missing or on a network file system.
+        StorageError: the database cannot be reached, opened or written.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
@@ -272,7 +275,7 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError(
+        raise WrongStorageError(
             f"'{mask(url)}' is not a database URL: expected sqlite:///runs/spikebench.db or "
             "postgresql+psycopg://user:password@host:5432/name"
         ) from error
@@ -280,23 +283,25 @@ def _parse(url: str) -> URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise StorageError(f"'{mask(url)}': expected a sqlite or postgresql+psycopg URL, got '{parsed.drivername}'")
+        raise WrongStorageError(
+            f"'{mask(url)}': expected a sqlite or postgresql+psycopg URL, got '{parsed.drivername}'"
+        )
     return parsed
 
 
 def _check_file(parsed: URL, create: bool) -> None:
     if parsed.database in (None, "", ":memory:"):
-        raise StorageError(
+        raise WrongStorageError(
             "an in-memory SQLite database cannot be shared by processes: give a file, sqlite:///runs/name.db"
         )
     if parsed.host:
-        raise StorageError(
+        raise WrongStorageError(
             f"'{mask(str(parsed))}' names the machine {parsed.host}, but SQLite is a file of this machine: "
             f"write sqlite:///{parsed.database} for a local path, or use a PostgreSQL server. {postgresql_commands()}"
         )
     path = Path(str(parsed.database))
     if not create and not path.exists():
-        raise StorageError(
+        raise WrongStorageError(
             f"no database at {path.resolve()}: run a search first, or give --storage / set {URL_VARIABLE}"
         )
     try:
@@ -306,7 +311,7 @@ def _check_file(parsed: URL, create: bool) -> None:
     if create and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise StorageError(f"cannot write {path.resolve()}: make it writable or give another --storage")
     if (kind := file_system_of(path)) in NETWORK_FILE_SYSTEMS:
-        raise StorageError(
+        raise WrongStorageError(
             f"{path.resolve()} is on a network file system ({kind}), where SQLite loses data. "
             f"Use a local path, or a PostgreSQL server. {postgresql_commands()}"
         )

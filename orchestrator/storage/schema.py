@@ -11,7 +11,7 @@ from optuna.storages._rdb import models
 from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import NoTablesError, StorageError
 from orchestrator.findings import Finding, Health
 from orchestrator.migrations.upgrade import REVISIONS, VERSION_TABLE, declared_differences, upgrade
 from orchestrator.storage.database import Database, first_line, open_database, storage_url
@@ -29,7 +29,8 @@ def open_ready(storage: str | None) -> Database:
         storage: its URL as given on a command line; None takes the environment's or the default one.
 
     Raises:
-        StorageError: it cannot be opened, has no tables yet, or has those of another version.
+        NoTablesError: it has no tables yet.
+        StorageError: it cannot be opened, or has tables of another version.
     """
     database = open_database(storage_url(storage))
     found = revision(database)
@@ -37,7 +38,7 @@ def open_ready(storage: str | None) -> Database:
         return database
     database.engine.dispose()
     if found is None:
-        raise StorageError(
+        raise NoTablesError(
             f"{database.masked_url} has no tables of spikebench yet: "
             "start a search, or make them with `spikebench db init`"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import optuna
@@ -12,11 +11,14 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from configs.problems import did_you_mean
 from orchestrator.errors import StorageError, StudyMismatchError, StudyNotFoundError
 from orchestrator.storage.database import Database, database_now, first_line, harden_sqlite, schema_lock
 from orchestrator.storage.optuna_noise import experimental_allowed
 from orchestrator.storage.tables import StudyRow, StudyState
 from search_spaces.space import CheckedSpace, differences
+
+MOST_NAMED = 10  # studies that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,9 @@ def require_row(database: Database, name: str | None) -> StudyRow:
         )
     if name is None:
         raise StudyNotFoundError(f"which study? {database.masked_url} holds: {', '.join(names)}")
-    near = get_close_matches(name, names, n=3) or names[:10]
-    raise StudyNotFoundError(f"no study '{name}' in {database.masked_url}; there is: {', '.join(near)}")
+    near = did_you_mean(name, names)
+    hint = near if near.startswith("did you mean") else f"there is: {', '.join(names[:MOST_NAMED])}"
+    raise StudyNotFoundError(f"no study '{name}' in {database.masked_url}; {hint}")
 
 
 def set_state(database: Database, study_id: int, state: StudyState, detail: str = "") -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import WrongStorageError
 from orchestrator.reading.history import AnyRow
 from orchestrator.reading.views import study_view
 from orchestrator.storage.database import Database, mask, open_database
@@ -56,7 +56,7 @@ def delivery(
         report: delivered with the study, if it is there when the block ends.
 
     Raises:
-        StorageError: MLflow is to use the study's own database.
+        WrongStorageError: MLflow is to use the study's own database.
     """
     for target in targets:
         if isinstance(target, MlflowTarget):
@@ -74,14 +74,14 @@ def refuse_shared_database(storage_url: str, mlflow_uri: str) -> None:
     MLflow and Optuna each keep their schema version in a table `alembic_version` and refuse the other's.
 
     Raises:
-        StorageError: both URLs name the same database.
+        WrongStorageError: both URLs name the same database.
     """
     try:
         same = _place(make_url(storage_url)) == _place(make_url(mlflow_uri))
     except ArgumentError:  # a server's address, or a folder
         return
     if same:
-        raise StorageError(
+        raise WrongStorageError(
             f"tracking.mlflow_uri is the study's own database ({mask(mlflow_uri)}), which MLflow and Optuna cannot "
             "share: give MLflow another one, for example sqlite:///runs/mlflow.db or a second PostgreSQL database"
         )

@@ -106,7 +106,7 @@ def test_what_is_not_there_is_said(results: api.Results, storage: str) -> None:
         results.plot_curves("val_f2")
     with pytest.raises(TrialNotFoundError):
         results.config(99)
-    with pytest.raises(StudyNotFoundError, match="there is: from_python"):
+    with pytest.raises(StudyNotFoundError, match="did you mean 'from_python'"):
         api.load("from_pyton", storage=storage)
     with pytest.raises(ConfigError, match=r"loss\.omgea"):
         api.search({**SPACE, "parameters": {"loss.omgea": {"type": "float", "low": 0.1, "high": 1.0}}})

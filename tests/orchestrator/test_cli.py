@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from searching import write_space
 
-from orchestrator import cli
+from configs.problems import ConfigError, Problem, SpikebenchError, Where
+from orchestrator import cli, errors
 from orchestrator.cli import COMMANDS, main, search_main
+from trainers.protocol import CheckpointError, DivergedError
 
 WRONG_SPACE = """\
 name: wrong
@@ -50,10 +53,11 @@ def test_three_mistakes_are_all_named_with_their_lines_and_nothing_is_started(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--storage", "mysql://u:s3cr3t@h/x"], 1, "expected a sqlite or postgresql"),
+        (["--storage", "mysql://u:s3cr3t@h/x"], 2, "expected a sqlite or postgresql"),
         (["--storage", "postgresql+psycopg://u:s3cr3t@127.0.0.1:1/x"], 1, "cannot open postgresql+psycopg://u:***@"),
         (["--storage", "sqlite:////proc/x.db"], 1, "cannot open sqlite:////proc/x.db"),
-        (["--data.name", "mnist"], 1, "mnist is not, or not whole, in"),
+        (["--storage", "postgresql://u:${NO_SUCH_VARIABLE}@h/x"], 2, "export NO_SUCH_VARIABLE"),
+        (["--data.name", "mnist"], 2, "mnist is not, or not whole, in"),
         (["--training.epoch", "3"], 2, "did you mean 'epochs'?"),
         (["--training.epochs", "many"], 2, "command line: training.epochs"),
         (["--workers", "0"], 2, "whole number from 1 up"),
@@ -78,7 +82,7 @@ def test_wrong_input_gives_one_clear_message_before_anything_is_started(
 def test_an_absent_trainer_is_noticed_before_anything_is_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call("--space", str(write_space(tmp_path, trainer="no_such.module:train")), code=1)
+    call("--space", str(write_space(tmp_path, trainer="no_such.module:train")), code=2)
     assert "trainer 'no_such.module:train': there is no module 'no_such.module'" in capsys.readouterr().err
 
 
@@ -115,3 +119,31 @@ def test_the_overview_loads_neither_torch_nor_optuna() -> None:
     code = "import sys; from orchestrator.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'optuna', 'sqlalchemy', 'mlflow'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError([Problem(Where(None), "wrong")]), 2),
+        (errors.StudyNotFoundError("none"), 2),
+        (errors.NoTablesError("empty"), 2),
+        (CheckpointError("missing"), 2),
+        (errors.StorageError("away"), 1),
+        (errors.StudyBusyError("held"), 1),
+        (errors.TrackingError("away"), 1),
+        (DivergedError("NaN"), 1),
+        (SpikebenchError("anything"), 1),
+    ],
+)
+def test_the_class_of_an_error_is_its_exit_code(
+    error: SpikebenchError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    built = typer.Typer()
+    built.command()(command)
+    with pytest.raises(SystemExit) as caught:
+        cli.run(built, "spikebench", [])
+    assert caught.value.code == code
+    assert str(error) in capsys.readouterr().err

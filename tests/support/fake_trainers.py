@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import leash
+
 from configs.schema import RunConfig
 from trainers.protocol import (
     DeadSpikesError,
@@ -40,7 +42,7 @@ def steady(
     *,
     run_dir: Path | None = None,
     threads: int | None = None,
-    pause: float = 0.05,
+    pause: float = 0.01,
 ) -> Result:
     """Report epochs at a pace; keep the epoch in a file so that a continued trial goes on from there."""
     assert run_dir is not None
@@ -54,7 +56,7 @@ def steady(
             report.epoch(EpochReport(epoch, config.training.epochs, metrics, pause))
             continue
         time.sleep(pause)
-        if (verdict := report.verdict()) is not Verdict.CONTINUE:
+        if (verdict := leash.verdict_at(run_dir, epoch - 1, report)) is not Verdict.CONTINUE:
             outcome = Outcome.PREEMPTED if verdict is Verdict.PREEMPT else Outcome.STOPPED
             return Result(outcome, epoch - 1, metrics, metrics, None)
         report.epoch(EpochReport(epoch, config.training.epochs, metrics, pause))

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import leash
 import psutil
 import torch
 
@@ -17,6 +18,8 @@ from trainers.protocol import EpochReport, Outcome, Reporter, Result, RunFacts, 
 from trainers.training import train
 
 FITS = 16  # images at once that the pretended GPU has room for
+MIDST = 3  # steps into the epoch in which a trial on a leash stands still
+LONG_EPOCH = 8.0  # seconds
 CGROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -50,6 +53,37 @@ def too_large(config: RunConfig, report: Reporter, resume_from: Path | None = No
     """Run out of GPU memory in the second epoch unless few images are taken at once."""
     wrapped = report if config.training.batch_size <= FITS else _OutOfMemory(report)
     return train(config, wrapped, resume_from, run_dir=more["run_dir"], threads=more["threads"])
+
+
+class _Leashed(Wrapped):
+    def __init__(self, report: Reporter, run_dir: Path) -> None:
+        super().__init__(report)
+        self._run_dir = run_dir
+        self._epochs = self._steps = 0
+
+    def epoch(self, report: EpochReport) -> None:
+        super().epoch(report)
+        self._epochs, self._steps = report.epoch, 0
+
+    def verdict(self) -> Verdict:
+        self._steps += 1
+        if self._steps < MIDST:
+            return super().verdict()
+        return leash.verdict_at(self._run_dir, self._epochs, self._report)
+
+
+def leashed(
+    config: RunConfig,
+    report: Reporter,
+    resume_from: Path | None = None,
+    *,
+    run_dir: Path | None = None,
+    threads: int | None = None,
+    attempt: int = 1,
+) -> Result:
+    """Stand still in the midst of an epoch for as long as the test wants it."""
+    assert run_dir is not None
+    return train(config, _Leashed(report, run_dir), resume_from, run_dir=run_dir, threads=threads, attempt=attempt)
 
 
 class _FullDisk(Wrapped):
@@ -94,11 +128,11 @@ def wait_for_ever() -> None:
 
 def slow_but_alive(config: RunConfig, report: Reporter, resume_from: Path | None = None, **_: Any) -> Result:
     """Take long for an epoch, with steps in between."""
-    until = time.monotonic() + 4.0
+    until = time.monotonic() + LONG_EPOCH
     while time.monotonic() < until:
         time.sleep(0.05)
         report.verdict()
-    report.epoch(EpochReport(1, 1, {"val_loss": 1.0}, 4.0))
+    report.epoch(EpochReport(1, 1, {"val_loss": 1.0}, LONG_EPOCH))
     return Result(Outcome.FINISHED, 1, {}, {}, None)
 
 

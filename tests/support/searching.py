@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import leash
 import yaml
 
 SUPPORT = Path(__file__).parent
@@ -75,7 +76,7 @@ def finish(folder: Path, process: subprocess.Popen[bytes], timeout: float = 240.
         process.wait(timeout)
     except subprocess.TimeoutExpired:
         kill_group(process)
-        raise AssertionError(f"the search did not end:\n{(folder / 'output.txt').read_text()}") from None
+        raise AssertionError(f"the search did not end:\n{printed(folder)}") from None
     return (folder / "output.txt").read_text()
 
 
@@ -102,7 +103,30 @@ def wait_for(folder: Path, sql: str, timeout: float = 120.0) -> None:
         except sqlite3.OperationalError:
             pass  # the database is not there yet
         time.sleep(0.05)
-    raise AssertionError(f"never became true: {sql}")
+    raise AssertionError(f"never became true: {sql}\n{printed(folder)}")
+
+
+def printed(folder: Path) -> str:
+    """Return what all processes of a folder have printed."""
+    return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')}" for path in sorted(folder.glob("*.txt")))
+
+
+def exit_code(folder: Path, process: subprocess.Popen[bytes], timeout: float = 120.0) -> int:
+    """Wait until a process has ended by itself, and return its exit code."""
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"{process.args} did not end:\n{printed(folder)}") from None
+
+
+def tie(folder: Path, epochs: int) -> None:
+    """Let no trial of the study go on beyond so many epochs."""
+    leash.tie(folder / "runs" / "tiny", epochs)
+
+
+def untie(folder: Path) -> None:
+    """Let the study's trials go on to their end."""
+    leash.untie(folder / "runs" / "tiny")
 
 
 def curves(folder: Path) -> dict[tuple[int, int, str], float]:

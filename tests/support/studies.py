@@ -9,9 +9,12 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import leash
+import psutil
 import searching
 import sqlalchemy
 import walking_trainer
@@ -28,7 +31,7 @@ class DisturbedStudy:
         trials: trials in the study.
         epochs: epochs of each.
         storage: database as the study reaches it, when that is another way.
-        lease: seconds; a minute in earnest.
+        lease: seconds; a minute in earnest. The dead are looked for every twelfth of it.
         changes: replace keys of the space.
     """
 
@@ -40,7 +43,7 @@ class DisturbedStudy:
         trials: int,
         epochs: int,
         storage: str | None = None,
-        lease: float = 12.0,
+        lease: float = 30.0,
         **changes: Any,
     ) -> None:
         self.folder = folder
@@ -72,11 +75,29 @@ class DisturbedStudy:
             )
         searching.STARTED.append(self.process)
 
+    @property
+    def runs(self) -> Path:
+        """The folder that holds the trials' folders."""
+        return self.folder / "runs" / "tiny"
+
+    def tie(self, epochs: int, trial: int | None = None) -> None:
+        """Let no trial, or not one of them, go on beyond so many epochs."""
+        leash.tie(self.runs if trial is None else self.runs / f"trial_{trial:05d}", epochs)
+
+    def untie(self, trial: int | None = None) -> None:
+        """Let trials go on to their end."""
+        leash.untie(self.runs if trial is None else self.runs / f"trial_{trial:05d}")
+
+    def standing(self, epochs: int) -> int:
+        """Return how many trials have saved the state after so many epochs as their last."""
+        states = [walking_trainer.saved(run_dir) for run_dir in self.runs.glob("trial_*")]
+        return sum(state is not None and len(state["history"]) == epochs for state in states)
+
     def running(self) -> bool:
         """Tell whether the search has not ended."""
         return self.process is not None and self.process.poll() is None
 
-    def finish(self, timeout: float = 120.0) -> str:
+    def finish(self, timeout: float = 240.0) -> str:
         """Wait for the search to end by itself and return what it printed."""
         assert self.process is not None
         try:
@@ -94,18 +115,26 @@ class DisturbedStudy:
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sqlalchemy.text(sql))]
 
-    def wait_for(self, sql: str, timeout: float = 60.0) -> Any:
+    def wait_for(self, sql: str, timeout: float = 120.0) -> Any:
         """Wait until a query gives a row with a true first column, and return that value."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+
+        def asked() -> Any:
             with contextlib.suppress(DBAPIError):  # the tables are not there yet
-                if (rows := self.query(sql)) and rows[0][0]:
-                    return rows[0][0]
+                return (self.query(sql) or [(None,)])[0][0]
+
+        return self.wait_until(asked, sql, timeout)
+
+    def wait_until(self, condition: Callable[[], Any], what: str, timeout: float = 120.0) -> Any:
+        """Wait until something is true, and return it."""
+        deadline = time.monotonic() + timeout
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"never became true: {what}\n{self.output()}")
             time.sleep(0.05)
-        raise AssertionError(f"never became true: {sql}\n{self.output()}")
+        return found
 
     def kill(self, victim: str) -> None:
-        """Kill a `trial`, a `worker`, the `controller`, or `all`; what does not exist any more is no victim."""
+        """Kill a living `trial` or `worker`, the `controller`, or `all`."""
         assert self.process is not None
         if victim == "all":
             kill_group(self.process)
@@ -113,14 +142,18 @@ class DisturbedStudy:
             self.process.kill()
             self.process.wait()
         else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process_of(victim), signal.SIGKILL)
+            os.kill(self.process_of(victim), signal.SIGKILL)
 
     def process_of(self, kind: str) -> int:
         """Return the process id of the newest living worker or trial, once there is one."""
         table = {"worker": "sb_workers", "trial": "sb_attempts"}[kind]
-        condition = "ended_at IS NULL AND pid IS NOT NULL"
-        return int(self.wait_for(f"SELECT pid FROM {table} WHERE {condition} ORDER BY started_at DESC LIMIT 1"))
+        sql = f"SELECT pid FROM {table} WHERE ended_at IS NULL AND pid IS NOT NULL ORDER BY started_at DESC LIMIT 1"
+
+        def living() -> int | None:
+            pid = self.wait_for(sql)
+            return int(pid) if _lives(int(pid)) else None  # of one that is dead the database has yet to hear
+
+        return int(self.wait_until(living, f"a living {kind}"))
 
     def curves(self) -> dict[int, list[dict[str, float]]]:
         """Return each trial's epochs, the first one first."""
@@ -146,13 +179,12 @@ class DisturbedStudy:
             omega = _plain(config)["loss"]["omega"]
             assert curves[trial] == walking_trainer.undisturbed(omega, self.epochs)
 
-    def repeated(self) -> dict[int, int]:
-        """Return how many epochs of each trial were begun again."""
-        begun = {
-            int(path.parent.name.removeprefix("trial_")): len(path.read_text().splitlines())
-            for path in self.folder.glob(f"runs/*/trial_*/{walking_trainer.JOURNAL}")
+    def repeated(self) -> dict[int, list[int]]:
+        """Return how many epochs of each trial every attempt after the first has begun again."""
+        journals = self.runs.glob(f"trial_*/{walking_trainer.JOURNAL}")
+        return {
+            int(path.parent.name.removeprefix("trial_")): walking_trainer.repeated(path.parent) for path in journals
         }
-        return {trial: count - self.epochs for trial, count in begun.items()}
 
     def attempts(self) -> dict[int, list[str]]:
         """Return the end reasons of each trial's attempts."""
@@ -163,6 +195,13 @@ class DisturbedStudy:
         ):
             found.setdefault(trial, []).append(reason)
         return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import json
 import struct
 import time
 from pathlib import Path
+from typing import Any
+
+import leash
 
 from configs.schema import RunConfig
 from trainers.protocol import EpochReport, Outcome, Reporter, Result, RunFacts, Verdict
 
-PAUSE = 0.04
-JOURNAL = "journal.txt"  # one line for every time that an epoch was begun
+PAUSE = 0.02
+JOURNAL = "journal.txt"  # lines of attempt, event and number, in the order of time
 
 
 def walk(
@@ -21,29 +24,62 @@ def walk(
     *,
     run_dir: Path | None = None,
     threads: int | None = None,
+    attempt: int = 1,
 ) -> Result:
-    """Take a step of a random walk in each epoch, with a checkpoint after it."""
+    """Take a step of a random walk in each epoch, with a checkpoint after it; no attempt touches a later one's."""
     assert run_dir is not None
-    saved = run_dir / "state.json"
-    state = json.loads(saved.read_text()) if saved.exists() else {"position": start_of(omega_of(config)), "history": []}
+    journal = run_dir / JOURNAL
+    _note(journal, attempt, "asks", 0)
+    state = saved(run_dir) or {"position": start_of(omega_of(config)), "history": []}
     epochs = config.training.epochs
+    _note(journal, attempt, "from", len(state["history"]))
     report.started(RunFacts("cpu", "none", len(state["history"]), 1, config.training.batch_size))
     for number, metrics in enumerate(state["history"], start=1):
         report.epoch(EpochReport(number, epochs, metrics, PAUSE))
     for number in range(len(state["history"]) + 1, epochs + 1):
         time.sleep(PAUSE)
-        if (verdict := report.verdict()) is not Verdict.CONTINUE:
+        if (verdict := leash.verdict_at(run_dir, number - 1, report)) is not Verdict.CONTINUE:
             outcome = Outcome.PREEMPTED if verdict is Verdict.PREEMPT else Outcome.STOPPED
             return Result(outcome, number - 1, {}, {}, None)
-        with (run_dir / JOURNAL).open("a") as journal:
-            journal.write(f"{number}\n")
+        _note(journal, attempt, "epoch", number)
         state["position"] = after(state["position"])
         state["history"].append(metrics_at(state["position"]))
         report.epoch(EpochReport(number, epochs, state["history"][-1], PAUSE))
-        aside = run_dir / "state.json.part"
+        aside = run_dir / f"state-{attempt:04d}.json.part"
         aside.write_text(json.dumps(state))
-        aside.replace(saved)
+        aside.replace(aside.with_suffix(""))
     return Result(Outcome.FINISHED, epochs, {}, {}, None)
+
+
+def _note(journal: Path, attempt: int, event: str, number: int) -> None:
+    with journal.open("a") as file:
+        file.write(f"{attempt} {event} {number}\n")
+
+
+def saved(run_dir: Path) -> dict[str, Any] | None:
+    """Return the state that the latest attempt to have saved one has saved last."""
+    files = sorted(run_dir.glob("state-*.json"))
+    state: dict[str, Any] | None = json.loads(files[-1].read_text()) if files else None
+    return state
+
+
+def repeated(run_dir: Path) -> list[int]:
+    """Return how many epochs that had been begun each attempt but the first has begun again.
+
+    What an attempt does once a later one has asked where to go on is not counted: its worker is dead or has lost the
+    trial, and it goes on only until it hears of that.
+    """
+    found: list[int] = []
+    newest = furthest = before = 0  # attempt; epoch that was begun; the same when the newest attempt asked
+    for line in (run_dir / JOURNAL).read_text().splitlines():
+        attempt, event, number = line.split()
+        if event == "asks" and int(attempt) > newest:
+            newest, before = int(attempt), furthest
+        elif int(attempt) == newest and event == "from" and newest > 1:
+            found.append(max(0, before - int(number)))
+        elif int(attempt) == newest and event == "epoch":
+            furthest = max(furthest, int(number))
+    return found
 
 
 def undisturbed(omega: float, epochs: int) -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ import torch
 from configs.problems import ConfigError
 from trainers import checkpoint
 from trainers.evaluation import evaluate
-from trainers.protocol import CheckpointError, DataNotFoundError, TrainerError, Verdict
+from trainers.protocol import CheckpointError, DataNotFoundError, Verdict
 from trainers.tasks import ClassificationTask
 from trainers.training import train
 
@@ -60,7 +60,7 @@ def test_nothing_of_the_caller_is_disturbed(trained) -> None:
 
 def test_wrong_files_splits_and_overrides_are_each_one_clear_error(trained, tmp_path) -> None:
     path = trained.checkpoint.path
-    with pytest.raises(TrainerError, match="no split 'dev': use one of train, val, test"):
+    with pytest.raises(ConfigError, match=r"no split 'dev' \(use one of train, val, test\)"):
         evaluate(path, "dev")
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         evaluate(tmp_path / "none.pt")

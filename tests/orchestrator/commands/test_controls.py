@@ -70,7 +70,7 @@ def test_a_study_with_a_controller_just_goes_on(study: Database, capsys: pytest.
 def test_a_study_is_stopped_and_says_how_it_goes_on(study: Database, capsys: pytest.CaptureFixture[str]) -> None:
     assert "`spikebench controller --study tiny`, goes on" in say(capsys, "stop", "tiny")
     assert state(study) == "stopped"
-    assert "study 'tiny' is stopped: nothing runs" in say(capsys, "resume", "tiny", code=1)
+    assert "study 'tiny' is stopped: nothing runs" in say(capsys, "resume", "tiny", code=2)
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "stop"])
@@ -79,7 +79,7 @@ def test_a_complete_study_says_how_to_have_more(
 ) -> None:
     with study.begin() as connection:
         connection.execute(update(StudyRow).values(state=StudyState.COMPLETE))
-    said = say(capsys, command, "tiny", code=1)
+    said = say(capsys, command, "tiny", code=2)
     assert "is complete: all its 4 trials have ended" in said
     assert "--trials 14" in said
 
@@ -87,8 +87,8 @@ def test_a_complete_study_says_how_to_have_more(
 def test_trials_are_cancelled_by_number(study: Database, capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys, "cancel", "tiny", "1") == "trial 1 of study tiny is told to end; its worker takes the next\n"
     assert say(capsys, "cancel", "tiny", "2") == "trial 2 of study tiny is cancelled\n"
-    assert "trial 0 of study 'tiny' has ended already (finished)" in say(capsys, "cancel", "tiny", "0", code=1)
-    assert "has no trial 9: its trials are 0 to 2" in say(capsys, "cancel", "tiny", "9", code=1)
+    assert "trial 0 of study 'tiny' has ended already (finished)" in say(capsys, "cancel", "tiny", "0", code=2)
+    assert "has no trial 9: its trials are 0 to 2" in say(capsys, "cancel", "tiny", "9", code=2)
     assert "Error" in say(capsys, "cancel", "tiny", "nine", code=2)
 
 
@@ -114,15 +114,15 @@ def test_a_wrong_name_gets_the_right_one(
 ) -> None:
     name = ["--study", "tinny"] if arguments == ["controller"] else ["tinny"]
     rest = {"cancel": ["1"], "enqueue": ["c=1"]}.get(arguments[0], [])
-    assert "no study 'tinny'" in (said := say(capsys, *arguments, *name, *rest, code=1))
-    assert "there is: tiny" in said
+    assert "no study 'tinny'" in (said := say(capsys, *arguments, *name, *rest, code=2))
+    assert "did you mean 'tiny'?" in said
 
 
 @pytest.mark.parametrize("arguments", [["pause", "tiny"], ["cancel", "tiny", "1"], ["controller", "--study", "tiny"]])
 def test_a_missing_database_is_one_clear_line(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = say(capsys, *arguments, "--storage", f"sqlite:///{tmp_path}/none.db", code=1)
+    said = say(capsys, *arguments, "--storage", f"sqlite:///{tmp_path}/none.db", code=2)
     assert said.startswith(f"no database at {tmp_path}/none.db")
     assert said.count("\n") == 1
 

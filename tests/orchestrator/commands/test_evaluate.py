@@ -50,9 +50,10 @@ def test_wrong_files_and_words_are_one_clear_message(trained: Result, tmp_path: 
     assert trained.checkpoint is not None
     path = str(trained.checkpoint.path)
     for arguments, code, words in [
-        ((str(tmp_path),), 1, "no valid checkpoint"),
-        ((str(tmp_path / "none.pt"),), 1, "there is no checkpoint"),
-        ((path, "--split", "dev"), 1, "use one of train, val, test"),
+        ((str(tmp_path),), 2, "no valid checkpoint"),
+        ((str(tmp_path / "none.pt"),), 2, "there is no checkpoint"),
+        ((path, "--split", "dev"), 2, "use one of train, val, test"),
+        ((path, "--energy-table", "e.csv", "--energy.measure", "false"), 2, "set energy.measure true"),
         ((path, "--training.epochz", "1"), 2, "epochz"),
         ((path, "--training.device", "cuda:99"), 1, "CUDA"),
     ]:
@@ -60,5 +61,5 @@ def test_wrong_files_and_words_are_one_clear_message(trained: Result, tmp_path: 
         assert words in capsys.readouterr().err
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes(trained.checkpoint.path.read_bytes()[:1000])
-    assert run("--checkpoint", str(damaged)) == 1
+    assert run("--checkpoint", str(damaged)) == 2
     assert "is damaged" in capsys.readouterr().err

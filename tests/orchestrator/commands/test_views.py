@@ -78,7 +78,7 @@ def test_a_wrong_name_gets_the_right_ones(
     filled: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in ("status", "report"):
-        assert run([command, "stal_lss"], monkeypatch) == 1
+        assert run([command, "stal_lss"], monkeypatch) == 2
         assert "stal_loss" in capsys.readouterr().err
 
 
@@ -96,7 +96,7 @@ def test_report_is_written_where_asked(
 def test_report_asks_which_study(
     filled: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["report"], monkeypatch) == 1
+    assert run(["report"], monkeypatch) == 2
     assert "stal_loss, neuron_threshold" in capsys.readouterr().err
 
 
@@ -111,7 +111,7 @@ def test_an_empty_database_says_what_to_do(
 def test_a_missing_database_is_one_clear_line(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run([command, "--storage", f"sqlite:///{tmp_path}/none.db"], monkeypatch) == 1
+    assert run([command, "--storage", f"sqlite:///{tmp_path}/none.db"], monkeypatch) == 2
     assert capsys.readouterr().err.strip().splitlines() == [
         f"no database at {tmp_path}/none.db: run a search first, or give --storage / set SPIKEBENCH_STORAGE"
     ]
@@ -121,5 +121,5 @@ def test_a_missing_database_is_one_clear_line(
 def test_the_dashboard_stays_at_home(
     filled: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["dashboard", "--host", "0.0.0.0"], monkeypatch) == 1
+    assert run(["dashboard", "--host", "0.0.0.0"], monkeypatch) == 2
     assert "--no-login-is-fine" in capsys.readouterr().err

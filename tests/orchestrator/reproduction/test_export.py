@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from configs.resolve import config_hash, from_dict, resolve, to_dict
 from orchestrator.cli import main
-from orchestrator.errors import StorageError, TrialNotFoundError
+from orchestrator.errors import OutputExistsError, StorageError, TrialNotFoundError
 from orchestrator.reading.history import read_history
 from orchestrator.reproduction.export import export_trial, write_export
 from orchestrator.storage.database import Database
@@ -92,7 +92,7 @@ def test_what_it_says_of_the_trial_is_what_is_stored(local: Database) -> None:
 def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a.yaml"
     write_export("a: 1\n", path)
-    with pytest.raises(StorageError, match="is there already: delete it, or give another --out"):
+    with pytest.raises(OutputExistsError, match="is there already: delete it, or give another --out"):
         write_export("b: 1\n", path)
     assert path.read_text() == "a: 1\n"
     with pytest.raises(StorageError, match="cannot write"):

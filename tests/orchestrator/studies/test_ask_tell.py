@@ -248,7 +248,7 @@ def test_a_study_is_found_by_name_or_as_the_only_one(database: Database, tmp_pat
         require_row(database, None)
     opened(database, space(tmp_path))
     assert require_row(database, None).name == "tiny"
-    with pytest.raises(StudyNotFoundError, match=r"no study 'tinny'.*there is: tiny"):
+    with pytest.raises(StudyNotFoundError, match=r"no study 'tinny'.*did you mean 'tiny'"):
         require_row(database, "tinny")
     opened(database, space(tmp_path), name="second")
     with pytest.raises(StudyNotFoundError, match="which study"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import warnings
@@ -26,7 +27,16 @@ FUSED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _SELECTION_VARIABLE = "SJ_LIF_CUDA_IMPLEMENTATION"  # spikingjelly reads it when its LIF operators are first loaded
 _OPERATORS = "spikingjelly._ops.lif"
 _DISAGREES = "its spikes or gradients differ from those of torch on a small case"
+_NO_TRITON = "Triton not available, find_triton_kernels = []"
 _TRIAL = LifDynamics(2.0, 1.0, 0.0, decay_input=True, detach_reset=True, surrogate="sigmoid", alpha=4.0)
+
+
+def _without_the_remark_on_triton(record: logging.LogRecord) -> bool:
+    """Refuse what torch says for each operator that spikingjelly registers where Triton is missing: it needs none."""
+    return record.msg != _NO_TRITON
+
+
+logging.getLogger("torch._library.triton").addFilter(_without_the_remark_on_triton)
 
 
 def choose_backend(requested: str, device: torch.device) -> str:

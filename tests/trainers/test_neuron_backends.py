@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -167,3 +168,17 @@ def test_lif_runs_the_kernel_that_was_chosen(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.float32 in calls
     assert torch.bfloat16 in calls
     assert torch.float64 not in calls
+
+
+def test_a_process_without_triton_says_nothing_about_it() -> None:
+    """torch warns of a missing Triton for each operator that spikingjelly registers, in the first steps of a run."""
+    code = (
+        "import logging, torch\n"
+        "from trainers.neurons import make_neuron\n"
+        "for kind in ('lif', 'clif', 'ilif', 'klif'):\n"
+        "    make_neuron(kind)(torch.rand(2, 1, 4, requires_grad=True)).sum().backward()\n"
+        "logging.getLogger('torch._library.triton').warning('another remark')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "Triton not available" not in done.stderr + done.stdout
+    assert "another remark" in done.stderr

@@ -5,15 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import leash
 import pytest
-from faulty_trainers import CGROUP
+from faulty_trainers import CGROUP, LONG_EPOCH, MIDST
 from queued_jobs import rows, seed, worker
 from sqlalchemy import update
 
@@ -33,6 +35,7 @@ from trainers.training import train
 pytestmark = pytest.mark.system
 
 SUPPORT = Path(__file__).parents[1] / "support"
+PATIENCE = 5.0  # seconds of silence that are a hang; no process of a busy machine needs so long for a step
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +78,25 @@ class Bench:
         with self.database.begin() as connection:
             connection.execute(update(JobRow).values(trainer=trainer, run_dir=str(self.run_dir), threads=1))
 
-    def run(self, meanwhile: Callable[[], None] | None = None) -> JobState | None:
-        """Run one attempt, and something beside it."""
+    def run(self, meanwhile: Callable[[], object] = lambda: None) -> JobState | None:
+        """Run one attempt, and something beside it; a leash is untied at its end, or when that fails."""
         held = self.database.write(lambda connection: claim(connection, worker()))
         assert held is not None
-        beside = threading.Thread(target=meanwhile or (lambda: None))
-        beside.start()
-        try:
-            return Attempt(self.database, held, "cpu", self.handles).run(Doorbell(None))
-        finally:
-            beside.join()
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(meanwhile)
+            beside.add_done_callback(lambda done: done.exception() and leash.untie(self.run_dir))
+            try:
+                state = Attempt(self.database, held, "cpu", self.handles).run(Doorbell(None))
+                beside.result()
+            finally:
+                leash.untie(self.run_dir)
+        return state
+
+    def set_hang_seconds(self, seconds: float) -> None:
+        config = self.job().config
+        config["training"]["hang_seconds"] = seconds
+        with self.database.begin() as connection:
+            connection.execute(update(JobRow).values(config=config))
 
     def attempts(self) -> list[Any]:
         return rows(self.database, AttemptRow)
@@ -96,19 +108,18 @@ class Bench:
     def log(self) -> str:
         return (self.run_dir / "trial.log").read_text()
 
-    def when_checkpoints(self, count: int, then: Callable[[int], None]) -> Callable[[], None]:
-        """Return what does something to the trial's process once so many checkpoints have been written."""
+    def at_epoch(self, epochs: int, number: signal.Signals) -> Callable[[], None]:
+        """Tie the trial at an epoch; return what sends its process a signal when it stands there."""
+        leash.tie(self.run_dir, epochs)
 
-        def act() -> None:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                found = self.attempts()
-                if len(rows(self.database, CheckpointRow)) >= count and found[-1].pid:
-                    then(found[-1].pid)
-                    return
+        def send() -> None:
+            deadline = time.monotonic() + 120
+            while (pid := self.attempts()[-1].pid) is None or leash.standing(self.run_dir) != (pid, epochs):
+                assert time.monotonic() < deadline, self.log()
                 time.sleep(0.01)
+            os.kill(pid, number)
 
-        return act
+        return send
 
     def curve(self) -> dict[int, dict[str, float]]:
         found: dict[int, dict[str, float]] = {}
@@ -178,22 +189,24 @@ def test_out_of_host_memory_by_the_kernel(bench: Bench) -> None:
 
 
 def test_a_trial_that_hangs_is_ended_and_its_log_shows_where_it_stood(bench: Bench) -> None:
-    bench.queue("faulty_trainers:hangs", hang_seconds=1.0)
-    assert [bench.run() for _ in range(3)] == [JobState.PENDING, JobState.PENDING, JobState.FAILED]
-    assert bench.job().end_reason == EndReason.HANG
-    assert "no step and no report for 1 s" in bench.job().end_detail
+    bench.queue("faulty_trainers:hangs", hang_seconds=PATIENCE)
+    assert bench.run() is JobState.PENDING
+    assert f"no step and no report for {PATIENCE:g} s" in bench.attempts()[0].end_detail
     assert "in wait_for_ever" in bench.log()
+    bench.set_hang_seconds(0.2)
+    assert [bench.run() for _ in range(2)] == [JobState.PENDING, JobState.FAILED]
+    assert bench.job().end_reason == EndReason.HANG
 
 
 def test_a_trial_whose_process_is_stopped_hangs_too(bench: Bench) -> None:
-    bench.queue("trainers:train", hang_seconds=3.0, epochs=200)
-    stop = bench.when_checkpoints(1, lambda pid: os.kill(pid, signal.SIGSTOP))
-    assert bench.run(stop) is JobState.PENDING
+    bench.queue("faulty_trainers:leashed", hang_seconds=PATIENCE)
+    assert bench.run(bench.at_epoch(1, signal.SIGSTOP)) is JobState.PENDING
     assert bench.attempts()[0].end_reason == EndReason.HANG
 
 
 def test_a_long_epoch_with_steps_is_no_hang(bench: Bench) -> None:
-    bench.queue("faulty_trainers:slow_but_alive", hang_seconds=2.0)
+    bench.queue("faulty_trainers:slow_but_alive", hang_seconds=PATIENCE)
+    assert PATIENCE < LONG_EPOCH
     assert bench.run() is JobState.DONE
 
 
@@ -231,50 +244,55 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before_and_the_trial_says_so
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
 def test_a_damaged_newest_checkpoint_is_passed_over(bench: Bench, damage: str) -> None:
-    bench.queue("trainers:train", epochs=8, keep_checkpoints=8)
-    kill = bench.when_checkpoints(3, lambda pid: os.kill(pid, signal.SIGKILL))
-    assert bench.run(kill) is JobState.PENDING
+    bench.queue("faulty_trainers:leashed", epochs=5, keep_checkpoints=5)
+    assert bench.run(bench.at_epoch(3, signal.SIGKILL)) is JobState.PENDING
     newest = checkpoint.newest_valid(bench.run_dir)
     assert newest is not None
-    epoch = checkpoint.load(newest)["epoch"]
-    data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
-    newest.write_bytes({"truncated": data[: len(data) // 2], "flipped": data, "emptied": b""}[damage])
+    assert checkpoint.load(newest)["epoch"] == 3
+    data = newest.read_bytes()
+    damaged = {"truncated": data[: len(data) // 2], "flipped": flipped(newest), "emptied": b""}[damage]
+    newest.write_bytes(damaged)
     assert bench.run() is JobState.DONE
-    assert bench.attempts()[1].resumed_epoch == epoch - 1
+    assert bench.attempts()[1].resumed_epoch == 2
     assert newest.name in bench.log()
     assert bench.curve() == bench.undisturbed()
+
+
+def flipped(path: Path) -> bytes:
+    """Return a checkpoint with one bit flipped in its largest record; the padding between records has no checksum."""
+    with zipfile.ZipFile(path) as container:
+        largest = max(container.infolist(), key=lambda record: record.file_size)
+        content = container.read(largest)
+    data = bytearray(path.read_bytes())
+    data[data.index(content) + len(content) // 2] ^= 1
+    return bytes(data)
 
 
 # --- preemption -------------------------------------------------------------------------------------------------------
 
 
 def test_sigterm_to_a_trial_writes_a_checkpoint_and_gives_the_job_back_at_once(bench: Bench) -> None:
-    bench.queue("trainers:train", epochs=30, checkpoint_every=30)
-
-    def preempt() -> None:
-        while not rows(bench.database, EpochRow):
-            time.sleep(0.01)
-        os.kill(bench.attempts()[0].pid, signal.SIGTERM)
-
-    assert bench.run(preempt) is JobState.PENDING
+    bench.queue("faulty_trainers:leashed", epochs=5, checkpoint_every=5)
+    assert bench.run(bench.at_epoch(2, signal.SIGTERM)) is JobState.PENDING
     job = bench.job()
     assert (job.state, job.owner, job.lease_until) == (JobState.PENDING, None, 0.0)
     assert bench.attempts()[0].end_reason == EndReason.PREEMPTED
-    assert len(rows(bench.database, CheckpointRow)) == 1
+    (saved,) = rows(bench.database, CheckpointRow)
+    assert (saved.epoch, saved.step) == (2, MIDST)
     assert bench.run() is JobState.DONE
-    assert bench.attempts()[1].resumed_epoch > 0
+    assert bench.attempts()[1].resumed_epoch == 2
     assert bench.curve() == bench.undisturbed()
 
 
 def test_a_preempted_trials_process_leaves_with_75(bench: Bench, context: ForkServerContext) -> None:
-    bench.queue("trainers:train", epochs=500)
+    bench.queue("faulty_trainers:leashed")
     handle = TrialHandle(context)
-    bench.run_dir.mkdir()
-    handle.begin(TrialSpec(to_dict(bench.config), "trainers:train", bench.run_dir, "cpu", 1, attempt=1))
+    leash.tie(bench.run_dir, 0)
+    handle.begin(TrialSpec(to_dict(bench.config), "faulty_trainers:leashed", bench.run_dir, "cpu", 1, attempt=1))
+    assert handle.pipe.poll(120)
     assert isinstance(handle.pipe.recv(), RunFacts)
     os.kill(handle.process.pid or 0, signal.SIGTERM)
-    handle.process.join(60)
-    assert handle.process.exitcode == 75
+    handle.process.join(120)
+    assert handle.process.exitcode == 75, bench.log()
     handle.close()
     assert list(bench.run_dir.glob("ckpt-*"))

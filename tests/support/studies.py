@@ -115,6 +115,11 @@ class DisturbedStudy:
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sqlalchemy.text(sql))]
 
+    def execute(self, sql: str) -> None:
+        """Change the database behind the study's back."""
+        with self._engine.begin() as connection:
+            connection.execute(sqlalchemy.text(sql))
+
     def wait_for(self, sql: str, timeout: float = 120.0) -> Any:
         """Wait until a query gives a row with a true first column, and return that value."""
 

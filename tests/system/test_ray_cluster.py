@@ -19,7 +19,8 @@ from studies import DisturbedStudy
 
 pytestmark = [pytest.mark.system, *warnings_of_ray_are_ignored]
 
-TRIALS, EPOCHS = 4, 400
+TRIALS, EPOCHS = 4, 60
+HELD, LATER = 10, 20  # epochs at which trials stand while something happens
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def two_nodes() -> Iterator[Any]:
         yield started
 
 
-def await_true(condition: Callable[[], object], what: str, timeout: float = 90.0) -> None:
+def await_true(condition: Callable[[], object], what: str, timeout: float = 120.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
@@ -50,25 +51,26 @@ def test_killing_a_worker_a_node_and_the_driver_loses_nothing(
         ray={"address": two_nodes.address},
         workers={"count": "auto", "threads": 1},
     )
+    study.tie(HELD)
     study.start()
     both_busy = (
         "SELECT count(*) = 2 FROM sb_jobs JOIN sb_workers ON sb_workers.id = owner AND sb_workers.ended_at IS NULL"
     )
-    study.wait_for(both_busy, timeout=90)
-    study.wait_for("SELECT count(*) > 10 FROM sb_epochs")
+    study.wait_for(both_busy)
+    study.wait_for(f"SELECT count(*) = 2 FROM sb_epochs WHERE epoch = {HELD}")
 
     study.kill("worker")  # a process of Ray, with its trial
     study.wait_for("SELECT count(*) FROM sb_attempts WHERE end_reason = 'lost'")
 
-    study.wait_for(both_busy, timeout=90)
+    study.wait_for(both_busy)
     lost = study.query("SELECT count(*) FROM sb_attempts WHERE end_reason = 'lost'")[0][0]
     two_nodes.remove_node(next(iter(two_nodes.worker_nodes)), allow_graceful=False)
     study.wait_for(f"SELECT count(*) > {lost} FROM sb_attempts WHERE end_reason = 'lost'")
     assert study.running()
     two_nodes.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
 
-    before = study.query("SELECT count(*) FROM sb_epochs")
-    study.wait_for(f"SELECT count(*) > {before[0][0]} FROM sb_epochs")
+    study.tie(LATER)
+    study.wait_for(f"SELECT count(*) FROM sb_epochs WHERE epoch = {LATER}")
     trials = [int(pid) for (pid,) in study.query("SELECT pid FROM sb_attempts WHERE ended_at IS NULL AND pid > 0")]
     study.kill("controller")
     await_true(lambda: not any(psutil.pid_exists(pid) for pid in trials), "the end of the trials of a dead controller")
@@ -78,6 +80,7 @@ def test_killing_a_worker_a_node_and_the_driver_loses_nothing(
     study.wait_for("SELECT count(*) FROM sb_attempts WHERE ended_at IS NULL AND pid > 0")
     for driver in _drivers(tmp_path):
         driver.kill()
+    study.untie()
     assert "is complete" in study.finish()
     study.assert_whole()
 
@@ -126,7 +129,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_line_and_exit_code_one(tmp_path
     done = subprocess.run(
         [*PROGRAM, "--space", str(space), "--executor", "ray", "--ray-address", "127.0.0.1:9",
          "--storage", f"sqlite:///{tmp_path}/study.db"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "no Ray cluster can be reached at 127.0.0.1:9" in " ".join((done.stdout + done.stderr).split())
@@ -135,17 +138,18 @@ def test_a_cluster_that_cannot_be_reached_is_one_line_and_exit_code_one(tmp_path
 
 def test_ray_is_started_for_the_study_and_ends_with_it_after_ctrl_c(tmp_path: Path, sqlite_url: str) -> None:
     study = DisturbedStudy(
-        tmp_path, sqlite_url, trials=2, epochs=400, executor="ray", workers={"count": 2, "threads": 1}
+        tmp_path, sqlite_url, trials=2, epochs=EPOCHS, executor="ray", workers={"count": 2, "threads": 1}
     )
+    study.tie(HELD)
     study.start()
-    study.wait_for("SELECT count(DISTINCT job_id) FROM sb_epochs", timeout=90)
+    study.wait_for("SELECT count(*) FROM sb_epochs")
     assert study.process is not None
     driver = _drivers(tmp_path)[0]
     of_ray = driver.children(recursive=True)
     assert any("raylet" in process.name() for process in of_ray)
     os.killpg(study.process.pid, signal.SIGINT)
-    output = study.finish(60)
+    output = study.finish()
     assert "interrupted" in output
     assert study.query("SELECT DISTINCT state FROM sb_jobs") == [("pending",)]
     assert study.query("SELECT DISTINCT end_reason FROM sb_attempts") == [("preempted",)]
-    await_true(lambda: not any(process.is_running() for process in [driver, *of_ray]), "the end of Ray", 30)
+    await_true(lambda: not any(process.is_running() for process in [driver, *of_ray]), "the end of Ray")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
+import leash
 import psutil
 import pytest
 from studies import DisturbedStudy
@@ -18,7 +18,7 @@ from trainers.training import train
 
 pytestmark = pytest.mark.system
 
-EPOCHS = 120
+EPOCHS = 12
 
 
 class Keeper(SilentReporter):
@@ -41,8 +41,7 @@ def test_late_writes_and_checkpoints_of_a_worker_that_slept_do_not_count(any_url
         any_url,
         trials=1,
         epochs=EPOCHS,
-        lease=5.0,
-        trainer="trainers:train",
+        trainer="faulty_trainers:leashed",
         overrides={
             "loss.name": "ce_ss",
             "training.epochs": EPOCHS,
@@ -52,22 +51,24 @@ def test_late_writes_and_checkpoints_of_a_worker_that_slept_do_not_count(any_url
         },
         objectives=[{"metric": "val_accuracy", "direction": "maximize"}],
     )
+    study.tie(3)
     study.start()
-    study.wait_for("SELECT count(*) > 2 FROM sb_epochs")
+    study.wait_for("SELECT count(*) = 3 FROM sb_epochs")
     ((sleeper, trial),) = study.query(
         "SELECT sb_workers.pid, sb_attempts.pid FROM sb_attempts JOIN sb_workers ON sb_workers.id = worker"
     )
+    folder = study.runs / "trial_00000"
+    study.wait_until(lambda: leash.standing(folder) == (trial, 3), "the first attempt stands")
     os.kill(sleeper, signal.SIGSTOP)
-    study.wait_for("SELECT count(*) > 2 FROM sb_epochs WHERE attempt = 2")
-    folder = next(tmp_path.glob("runs/*/trial_00000"))
-    assert psutil.pid_exists(trial)  # it has been training all the time, and saving
-    mine = {path.name for path in folder.glob("ckpt-*-a0002.pt")}
-    assert mine
+    study.execute("UPDATE sb_jobs SET lease_until = 1.0")  # as when it slept for a minute
+    study.wait_for("SELECT count(*) = 3 FROM sb_epochs WHERE attempt = 2")
+    study.tie(6)  # both go on, and save
+    for name in ("ckpt-00006-0000000.pt", "ckpt-00006-0000000-a0002.pt"):
+        study.wait_until((folder / name).exists, name)
+    assert psutil.pid_exists(trial)
     os.kill(sleeper, signal.SIGCONT)
-    deadline = time.monotonic() + 20
-    while psutil.pid_exists(trial) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(trial)
+    study.wait_until(lambda: not psutil.pid_exists(trial), "the end of the first attempt's process")
+    study.untie()
     assert study.running(), study.output()
     assert "is complete: 1 of 1" in study.finish()
     assert study.attempts() == {0: ["lost", "finished"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, text, true
+from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, text
 
 from orchestrator.machine.placement import Room, Seat, Shape, room
 from orchestrator.storage.tables import AttemptRow, EndReason, JobRow, JobState, WorkerRow
@@ -12,30 +12,33 @@ from orchestrator.storage.tables import AttemptRow, EndReason, JobRow, JobState,
 OPEN_STATES = (JobState.PENDING, JobState.LEASED)
 
 
-def fitting(connection: Connection, seat: Seat | None) -> ColumnElement[bool]:
+def fitting(connection: Connection, seat: Seat | None) -> ColumnElement[bool] | None:
     """Return the condition under which a pending job may start at a place, by `orchestrator.machine.placement`.
 
     Workers of one GPU wait here for each other's transactions to end: each sees what the one before it has taken.
 
     Args:
         connection: the writing transaction that takes the job.
-        seat: the place; None is a place on the CPU, where every job fits.
+        seat: the place; None is a place on the CPU.
+
+    Returns:
+        The condition, or None where every job fits, as on a CPU.
     """
     if seat is None:
-        return true()
+        return None
     if connection.dialect.name == "postgresql":  # on SQLite the transaction itself is the lock
         key = int.from_bytes(hashlib.sha256(seat.gpu.encode()).digest()[:8], "big", signed=True)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
     running = _running(connection, seat.gpu)
     if not running:
-        return true()
+        return None
     peaks = _peaks(connection)
     return _condition(room(seat, running, peaks), set(peaks))
 
 
-def _condition(free: Room, measured: set[Shape]) -> ColumnElement[bool]:
+def _condition(free: Room, measured: set[Shape]) -> ColumnElement[bool] | None:
     if free.all_fit:
-        return true()
+        return None
     if free.unmeasured:
         return ~_is_one_of(free.refused)
     return _is_one_of(measured - free.refused)

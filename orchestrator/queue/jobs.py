@@ -1,13 +1,18 @@
-"""The job table: who works on which trial, and what they report; every write carries the attempt as a fencing token."""
+"""The job table: who works on which trial, and what they report; every write carries the attempt as a fencing token.
+
+Statements that each trial needs are built once: building one takes longer than running it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, case, func, insert, select, update
+from sqlalchemy import Boolean, ColumnElement, Connection, Select, bindparam, case, func, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from orchestrator.errors import LeaseLostError
 from orchestrator.machine.placement import Seat
@@ -109,9 +114,16 @@ def end_workers(connection: Connection, worker_ids: Sequence[str]) -> None:
     )
 
 
+_SEEN = update(WorkerRow).values(last_beat=database_now())
+_WITHOUT_JOB = _SEEN.where(WorkerRow.id == bindparam("worker")).values(job_id=None)
+_WITH_JOB = _SEEN.where(WorkerRow.id == bindparam("worker")).values(job_id=bindparam("job"))
+_ALIVE = _SEEN.where(WorkerRow.id == bindparam("worker"))
+_LEFT_JOB = _SEEN.where(WorkerRow.job_id == bindparam("job")).values(job_id=None)
+
+
 def beat(connection: Connection, worker_id: str) -> None:
     """Write that a worker without work is alive."""
-    connection.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(last_beat=database_now(), job_id=None))
+    connection.execute(_WITHOUT_JOB, {"worker": worker_id})
 
 
 def work_waits(connection: Connection, study_id: int | None = None) -> bool:
@@ -121,11 +133,17 @@ def work_waits(connection: Connection, study_id: int | None = None) -> bool:
         connection: a transaction.
         study_id: only jobs of this study; None looks at all.
     """
-    pending = select(JobRow.id).where(JobRow.state == JobState.PENDING)
-    if study_id is not None:
-        pending = pending.where(JobRow.study_id == study_id)
-    pending = pending.order_by(JobRow.priority, JobRow.id)  # by the index of what is pending, not through all jobs
-    return connection.execute(pending.limit(1)).first() is not None
+    query = _pending(of_study=study_id is not None)
+    return connection.execute(query, {"study": study_id}).first() is not None
+
+
+@cache
+def _pending(*, of_study: bool) -> Select[tuple[int]]:
+    """Select the next pending job; the order is that of an index, so that no other job is looked at."""
+    query = select(JobRow.id).where(JobRow.state == JobState.PENDING)
+    if of_study:
+        query = query.where(JobRow.study_id == bindparam("study"))
+    return query.order_by(JobRow.priority, JobRow.id).limit(1)
 
 
 def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None = None) -> Claim | None:
@@ -139,24 +157,53 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
         worker: who takes it.
         study_id: only jobs of this study; None takes any.
     """
-    running = select(StudyRow.id).where(StudyRow.state == StudyState.RUNNING)
-    pending = select(JobRow.id).where(
-        JobRow.state == JobState.PENDING, JobRow.study_id.in_(running), fitting(connection, worker.seat)
+    kind = {"of_study": study_id is not None, "skip_locked": connection.dialect.name == "postgresql"}
+    fits = fitting(connection, worker.seat)
+    taking = _taking_any(**kind) if fits is None else _taking(_next_job(**kind).where(fits))
+    whose = {"worker": worker.id, "worker_threads": worker.threads, "lease": lease_seconds(), "study": study_id}
+    row = connection.execute(taking, whose).first()
+    if row is None:
+        return None
+    connection.execute(
+        _START_ATTEMPT,
+        {"job_id": row.id, "attempt": row.attempt, "worker": worker.id, "host": worker.host, "device": worker.device},
     )
-    if study_id is not None:
-        pending = pending.where(JobRow.study_id == study_id)
-    pending = pending.order_by(JobRow.priority, JobRow.id).limit(1)
-    if connection.dialect.name == "postgresql":
-        pending = pending.with_for_update(skip_locked=True)
-    row = connection.execute(
+    connection.execute(_WITH_JOB, {"worker": worker.id, "job": row.id})
+    return Claim(
+        row.id,
+        row.attempt,
+        row.study_id,
+        row.trial_number,
+        row.config,
+        row.trainer,
+        row.threads,
+        Path(row.run_dir),
+        row.micro_batch_halvings,
+    )
+
+
+@cache
+def _next_job(*, of_study: bool, skip_locked: bool) -> Select[tuple[int]]:
+    running = select(StudyRow.id).where(StudyRow.state == StudyState.RUNNING)
+    query = _pending(of_study=of_study).where(JobRow.study_id.in_(running))
+    return query.with_for_update(skip_locked=True) if skip_locked else query
+
+
+@cache
+def _taking_any(*, of_study: bool, skip_locked: bool) -> ReturningUpdate[Any]:
+    return _taking(_next_job(of_study=of_study, skip_locked=skip_locked))
+
+
+def _taking(next_job: Select[tuple[int]]) -> ReturningUpdate[Any]:
+    return (
         update(JobRow)
-        .where(JobRow.id == pending.scalar_subquery())
+        .where(JobRow.id == next_job.scalar_subquery())
         .values(
             state=JobState.LEASED,
-            owner=worker.id,
+            owner=bindparam("worker"),
             attempt=JobRow.attempt + 1,
-            lease_until=database_now() + lease_seconds(),
-            threads=case((JobRow.threads == 0, worker.threads), else_=JobRow.threads),
+            lease_until=database_now() + bindparam("lease"),
+            threads=case((JobRow.threads == 0, bindparam("worker_threads")), else_=JobRow.threads),
             started_at=func.coalesce(JobRow.started_at, database_now()),
             verdict=Verdict.CONTINUE,
             verdict_reason=None,
@@ -172,33 +219,38 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
             JobRow.run_dir,
             JobRow.micro_batch_halvings,
         )
-    ).first()
-    if row is None:
-        return None
-    connection.execute(
-        insert(AttemptRow).values(
-            job_id=row.id,
-            attempt=row.attempt,
-            worker=worker.id,
-            host=worker.host,
-            device=worker.device,
-            started_at=database_now(),
-        )
     )
-    connection.execute(
-        update(WorkerRow).where(WorkerRow.id == worker.id).values(job_id=row.id, last_beat=database_now())
+
+
+_START_ATTEMPT = insert(AttemptRow).values(started_at=database_now())
+_HELD = (JobRow.id == bindparam("job")) & (JobRow.attempt == bindparam("token")) & (JobRow.state == JobState.LEASED)
+_STUDY_STATE = select(StudyRow.state).where(StudyRow.id == JobRow.study_id).scalar_subquery()
+_RENEW = (
+    update(JobRow)
+    .where(_HELD)
+    .values(lease_until=database_now() + bindparam("lease"))
+    .returning(JobRow.verdict, JobRow.verdict_reason, JobRow.owner, _STUDY_STATE)
+)
+_LOOK = select(JobRow.verdict, _STUDY_STATE).where(_HELD)
+_END_JOB = (
+    update(JobRow)
+    .where(_HELD)
+    .values(
+        state=bindparam("to_state"),
+        failures=JobRow.failures + bindparam("failed"),
+        micro_batch_halvings=bindparam("halvings"),
+        owner=None,
+        lease_until=0.0,
+        end_reason=bindparam("reason"),
+        end_detail=bindparam("detail"),
+        ended_at=case((bindparam("ends", type_=Boolean), database_now()), else_=None),
     )
-    return Claim(
-        row.id,
-        row.attempt,
-        row.study_id,
-        row.trial_number,
-        row.config,
-        row.trainer,
-        row.threads,
-        Path(row.run_dir),
-        row.micro_batch_halvings,
-    )
+)
+_END_ATTEMPT = (
+    update(AttemptRow)
+    .where(AttemptRow.job_id == bindparam("job"), AttemptRow.attempt == bindparam("token"))
+    .values(ended_at=database_now(), end_reason=bindparam("reason"), end_detail=bindparam("detail"))
+)
 
 
 def hold(connection: Connection, held: Claim) -> tuple[Verdict, str | None]:
@@ -207,16 +259,15 @@ def hold(connection: Connection, held: Claim) -> tuple[Verdict, str | None]:
     Raises:
         LeaseLostError: the job was given to another worker; nothing was written.
     """
-    row = connection.execute(
-        update(JobRow)
-        .where(JobRow.id == held.job_id, JobRow.attempt == held.attempt, JobRow.state == JobState.LEASED)
-        .values(lease_until=database_now() + lease_seconds())
-        .returning(JobRow.verdict, JobRow.verdict_reason, JobRow.owner, _study_state())
-    ).first()
+    row = connection.execute(_RENEW, {**_token(held), "lease": lease_seconds()}).first()
     if row is None:
         raise _lost(held)
-    connection.execute(update(WorkerRow).where(WorkerRow.id == row.owner).values(last_beat=database_now()))
+    connection.execute(_ALIVE, {"worker": row.owner})
     return _wanted(row.verdict, row[3]), row.verdict_reason
+
+
+def _token(held: Claim) -> dict[str, int]:
+    return {"job": held.job_id, "token": held.attempt}
 
 
 def _lost(held: Claim) -> LeaseLostError:
@@ -227,15 +278,8 @@ def _lost(held: Claim) -> LeaseLostError:
 
 def goes_on(connection: Connection, held: Claim) -> bool:
     """Tell, by a read alone, whether a trial shall go on as before; where not, `hold` says what is wanted."""
-    query = select(JobRow.verdict, _study_state()).where(
-        JobRow.id == held.job_id, JobRow.attempt == held.attempt, JobRow.state == JobState.LEASED
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_LOOK, _token(held)).first()
     return row is not None and _wanted(row[0], row[1]) is Verdict.CONTINUE
-
-
-def _study_state() -> ScalarSelect[str]:
-    return select(StudyRow.state).where(StudyRow.id == JobRow.study_id).scalar_subquery()
 
 
 def _wanted(verdict: str, study_state: str) -> Verdict:
@@ -262,26 +306,18 @@ def finish(connection: Connection, held: Claim, reason: EndReason, detail: str =
     """
     state, halvings = _what_follows(connection, held, reason)
     pending = state == JobState.PENDING
-    ended = connection.execute(
-        update(JobRow)
-        .where(JobRow.id == held.job_id, JobRow.attempt == held.attempt, JobRow.state == JobState.LEASED)
-        .values(
-            state=state,
-            failures=JobRow.failures + int(POLICIES[reason].after == JobState.FAILED),
-            micro_batch_halvings=halvings,
-            owner=None,
-            lease_until=0.0,
-            end_reason=None if pending else reason,
-            end_detail=detail,
-            ended_at=None if pending else database_now(),
-        )
-    )
-    if ended.rowcount == 0:
+    end = {
+        "to_state": state,
+        "failed": int(POLICIES[reason].after == JobState.FAILED),
+        "halvings": halvings,
+        "reason": None if pending else reason,
+        "detail": detail,
+        "ends": not pending,
+    }
+    if connection.execute(_END_JOB, {**_token(held), **end}).rowcount == 0:
         raise _lost(held)
     _end_attempt(connection, held.job_id, held.attempt, reason, detail)
-    connection.execute(
-        update(WorkerRow).where(WorkerRow.job_id == held.job_id).values(job_id=None, last_beat=database_now())
-    )
+    connection.execute(_LEFT_JOB, {"job": held.job_id})
     if pending and _end_cancelled(connection, [held.job_id]):
         return JobState.FAILED
     return state
@@ -345,11 +381,7 @@ def _end_cancelled(connection: Connection, job_ids: Sequence[int]) -> int:
 
 
 def _end_attempt(connection: Connection, job_id: int, attempt: int, reason: EndReason, detail: str) -> None:
-    connection.execute(
-        update(AttemptRow)
-        .where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt)
-        .values(ended_at=database_now(), end_reason=reason, end_detail=detail)
-    )
+    connection.execute(_END_ATTEMPT, {"job": job_id, "token": attempt, "reason": reason, "detail": detail})
 
 
 def living_workers(database: Database, study_id: int | None = None) -> list[WorkerRow]:
@@ -371,10 +403,12 @@ def trial_hours(database: Database, study_id: int) -> float:
 
 def worker_count(database: Database, study_id: int) -> int:
     """Return how many workers, of this host and of others, have lately been ready to work for a study."""
-    query = select(func.count()).where(
-        WorkerRow.ended_at.is_(None),
-        WorkerRow.study_id.is_(None) | (WorkerRow.study_id == study_id),
-        WorkerRow.last_beat > database_now() - lease_seconds(),
-    )
     with database.read() as connection:
-        return int(connection.execute(query).scalar_one())
+        return int(connection.execute(_READY_WORKERS, {"study": study_id, "lease": lease_seconds()}).scalar_one())
+
+
+_READY_WORKERS = select(func.count()).where(
+    WorkerRow.ended_at.is_(None),
+    WorkerRow.study_id.is_(None) | (WorkerRow.study_id == bindparam("study")),
+    WorkerRow.last_beat > database_now() - bindparam("lease"),
+)

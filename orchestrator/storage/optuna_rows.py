@@ -40,6 +40,11 @@ KEYS = {  # what makes a row of each table unique
     STUDY_SYSTEM_ATTRS: ("study_id", "key"),
 }
 INSERT_TRIAL = insert(TRIALS).returning(TRIALS.c.trial_id)
+NEWER_TRIALS = (
+    select(TRIALS.c.trial_id)
+    .where(TRIALS.c.study_id == bindparam("study"), TRIALS.c.trial_id > bindparam("newest"))
+    .order_by(TRIALS.c.trial_id)
+)
 UPDATE_STATE = (  # a finished trial is never changed again
     update(TRIALS)
     .where(TRIALS.c.trial_id == bindparam("of"))
@@ -124,8 +129,7 @@ def lock_study(connection: Connection, study_id: int) -> None:
 
 def newer_trials(connection: Connection, study_id: int, newest_id: int) -> list[int]:
     """Return the ids of the trials that were added after one."""
-    query = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id, TRIALS.c.trial_id > newest_id)
-    return list(connection.execute(query.order_by(TRIALS.c.trial_id)).scalars())
+    return list(connection.execute(NEWER_TRIALS, {"study": study_id, "newest": newest_id}).scalars())
 
 
 def insert_trial(connection: Connection, study_id: int, trial: FrozenTrial) -> int:

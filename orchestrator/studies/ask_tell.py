@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import Trial, TrialState
-from sqlalchemy import Connection, Row, Update, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from configs.problems import ConfigError
 from orchestrator.machine.placement import shape_of
@@ -26,6 +26,23 @@ from search_spaces.suggest import configure, suggest
 PRUNED_REASONS = {EndReason.RUNG, EndReason.DOMINATED, EndReason.CONSTRAINT, EndReason.DEAD_SPIKES, EndReason.SATURATED}
 
 EndedJob = Row[int, int, int, str, str | None]  # id, trial number, Optuna's trial id, state, end reason
+
+# Built once: building a statement takes longer than running it.
+_ENDED = (
+    select(JobRow.id, JobRow.trial_number, JobRow.optuna_trial_id, JobRow.state, JobRow.end_reason)
+    .where(JobRow.study_id == bindparam("study"), JobRow.told.is_(False))
+    .where(JobRow.state.in_([JobState.DONE, JobState.FAILED]))
+    .order_by(JobRow.ended_at, JobRow.id)
+)
+_LAST_METRICS = (
+    select(MetricRow.job_id, MetricRow.name, MetricRow.epoch, MetricRow.value)
+    .where(MetricRow.job_id.in_(bindparam("jobs", expanding=True)))
+    .where(MetricRow.name.in_(bindparam("names", expanding=True)))
+    .order_by(MetricRow.epoch)
+)
+_TOLD = update(JobRow).where(JobRow.id.in_(bindparam("jobs", expanding=True))).values(told=True)
+_NEW_JOB = insert(JobRow).values(created_at=database_now()).returning(JobRow.id)
+_ENDED_JOB = _NEW_JOB.values(ended_at=database_now())  # one that nobody has to train
 
 
 class AskTell:
@@ -107,7 +124,7 @@ class AskTell:
         curves = self._last_metrics([row.id for row in ended])
         for row in ended:
             self._tell(row, curves.get(row.id, {}))
-        self._write(lambda connection, _: connection.execute(_told(row.id for row in ended)))
+        self._write(lambda connection, _: connection.execute(_TOLD, {"jobs": [row.id for row in ended]}))
         for row in ended:
             self.told += 1
             if row.end_reason != EndReason.CANCELLED:  # that a person ended it says nothing about the study
@@ -140,7 +157,6 @@ class AskTell:
             "trainer": self._study.checked.space.trainer,
             "threads": self._threads,
             "run_dir": str(self._runs_dir / self._study.name / f"trial_{trial.number:05d}"),
-            "created_at": database_now(),
         }
         try:
             settled = self._duplicates.settle(configure(self._study.checked, params))
@@ -159,7 +175,7 @@ class AskTell:
     def _refused(self, error: ConfigError) -> dict[str, Any]:
         """Return what makes a failed job of parameters that together make no valid configuration: no GPU time."""
         base = self._study.checked.base.model_dump(mode="json")
-        end = {"state": JobState.FAILED, "end_reason": EndReason.ERROR, "ended_at": database_now()}
+        end = {"state": JobState.FAILED, "end_reason": EndReason.ERROR}
         return {"config": base, "config_hash": "", "end_detail": str(error), **end}
 
     def _insert_job(self, trial: Trial, values: Mapping[str, Any], source: Source | None) -> None:
@@ -167,32 +183,25 @@ class AskTell:
 
         def action(connection: Connection, ids: Mapping[int, int]) -> None:
             row = {**values, "optuna_trial_id": ids.get(trial._trial_id, trial._trial_id)}
-            job_id = connection.execute(insert(JobRow).values(row).returning(JobRow.id)).scalar_one()
+            statement = _ENDED_JOB if "state" in values else _NEW_JOB
+            job_id = connection.execute(statement, row).scalar_one()
             if source is not None:
                 copy_curves(connection, source.job_id, job_id)
 
         self._write(action)
 
     def _ended_jobs(self) -> Sequence[EndedJob]:
-        query = (
-            select(JobRow.id, JobRow.trial_number, JobRow.optuna_trial_id, JobRow.state, JobRow.end_reason)
-            .where(JobRow.study_id == self._study.id, JobRow.told.is_(False))
-            .where(JobRow.state.in_([JobState.DONE, JobState.FAILED]))
-            .order_by(JobRow.ended_at, JobRow.id)
-        )
         with self._database.read() as connection:
-            return connection.execute(query).all()
+            return connection.execute(_ENDED, {"study": self._study.id}).all()
 
     def _last_metrics(self, job_ids: Sequence[int]) -> dict[int, dict[str, dict[int, float]]]:
         """Return {job: {metric: {epoch: value}}} of the metrics that objectives and constraints name."""
         space = self._study.checked.space
         names = {item.metric for item in (*space.objectives, *space.constraints)}
-        query = select(MetricRow.job_id, MetricRow.name, MetricRow.epoch, MetricRow.value).where(
-            MetricRow.job_id.in_(job_ids), MetricRow.name.in_(names)
-        )
+        wanted = {"jobs": job_ids, "names": list(names)}
         curves: dict[int, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         with self._database.read() as connection:
-            for job_id, name, epoch, value in connection.execute(query.order_by(MetricRow.epoch)):
+            for job_id, name, epoch, value in connection.execute(_LAST_METRICS, wanted):
                 curves[job_id][name][epoch] = value
         return curves
 
@@ -232,7 +241,3 @@ class AskTell:
         with self._database.read() as connection:
             query = select(func.count()).where(JobRow.study_id == self._study.id, JobRow.told.is_(True))
             return int(connection.execute(query).scalar_one())
-
-
-def _told(job_ids: Iterable[int]) -> Update:
-    return update(JobRow).where(JobRow.id.in_(list(job_ids))).values(told=True)

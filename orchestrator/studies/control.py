@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from orchestrator.errors import ControlError, TrialNotFoundError
 from orchestrator.storage.database import Database, database_now
@@ -16,6 +16,10 @@ from orchestrator.storage.tables import EndReason, JobRow, JobState, StudyRow, S
 from trainers.protocol import Verdict
 
 STOPPED_BY_A_PERSON = "by a person"
+_STANDING = select(
+    StudyRow.state,
+    select(func.count()).where(JobRow.study_id == bindparam("study"), JobRow.told.is_(False)).scalar_subquery(),
+).where(StudyRow.id == bindparam("study"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,8 @@ class Standing:
 
 def standing(database: Database, study_id: int) -> Standing:
     """Read a study's state and how much of its work is open, in one query."""
-    jobs = select(func.count()).where(JobRow.study_id == study_id, JobRow.told.is_(False)).scalar_subquery()
     with database.read() as connection:
-        row = connection.execute(select(StudyRow.state, jobs).where(StudyRow.id == study_id)).one()
+        row = connection.execute(_STANDING, {"study": study_id}).one()
     return Standing(StudyState(row[0]), int(row[1]))
 
 

@@ -144,11 +144,12 @@ class Controller:
         if time.monotonic() >= self._reap_at:
             self._reap()
         self._stop_rules.apply()
-        self._retention.ended(self._ask_tell.tell_ended())
+        ended = self._ask_tell.tell_ended()
         self._check_failures()
         self._heed()
         if self._ask():
             self._executor.wake()
+        self._retention.ended(ended)  # while workers have begun what was asked
         if time.monotonic() >= self._show_at:
             self._show_at = time.monotonic() + TICK_SECONDS
             self._view.update(self._snapshots.read())

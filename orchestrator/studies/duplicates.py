@@ -24,12 +24,11 @@ class Source:
     run_dir: str
 
     def as_result(self) -> dict[str, object]:
-        """Return the columns of a job that ends with this result as soon as it is queued."""
+        """Return the columns of a job that has this result as soon as it is queued, but for the times."""
         return {
             "state": JobState.DONE,
             "end_reason": EndReason.FINISHED,
             "end_detail": f"the configuration of trial {self.number}, and its result",
-            "ended_at": database_now(),
             "run_dir": self.run_dir,
         }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Exists, delete, exists, select
+from sqlalchemy import Connection, bindparam, delete, exists, select
 
 from orchestrator.reading.front import feasible_front
 from orchestrator.storage.database import Database
@@ -73,11 +73,8 @@ class Retention:
         """
         if self._space.checkpoints.keep == "all" or not trial_numbers:
             return
-        query = select(JobRow.id, JobRow.run_dir, _has_checkpoints()).where(
-            JobRow.study_id == self._study_id, JobRow.trial_number.in_(trial_numbers)
-        )
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(_OF_TRIALS, {"study": self._study_id, "numbers": list(trial_numbers)}).all()
         ids = [row.id for row in rows if row[2] or any(any(Path(row.run_dir).glob(files)) for files in _FILES)]
         if ids:
             self._settle([*self._kept, *self._read(ids)])
@@ -109,7 +106,7 @@ class Retention:
 
     def _with_checkpoints(self) -> list[int]:
         """Return the jobs of ended trials that have checkpoints, by the table or by what lies in the folders."""
-        query = select(JobRow.id, JobRow.run_dir, _has_checkpoints()).where(
+        query = select(JobRow.id, JobRow.run_dir, _HAS_CHECKPOINTS).where(
             JobRow.study_id == self._study_id, JobRow.state.in_([JobState.DONE, JobState.FAILED])
         )
         with self._database.read() as connection:
@@ -150,8 +147,10 @@ class Retention:
         return trials
 
 
-def _has_checkpoints() -> Exists:
-    return exists().where(CheckpointRow.job_id == JobRow.id)
+_HAS_CHECKPOINTS = exists().where(CheckpointRow.job_id == JobRow.id)
+_OF_TRIALS = select(JobRow.id, JobRow.run_dir, _HAS_CHECKPOINTS).where(
+    JobRow.study_id == bindparam("study"), JobRow.trial_number.in_(bindparam("numbers", expanding=True))
+)
 
 
 def _batches(ids: Sequence[int]) -> Iterable[Sequence[int]]:

@@ -204,13 +204,16 @@ class Attempt:
 
     def _write(self, connection: SqlConnection) -> tuple[Verdict, str | None]:
         wish = hold(connection, self._held)
+        self._record(connection)
+        return wish
+
+    def _record(self, connection: SqlConnection) -> None:
         for message in self._outbox:
             if isinstance(message, RunFacts):
                 record_start(connection, self._held, self._facts_of(message))
             elif isinstance(message, SavedCheckpoint):
                 record_checkpoint(connection, self._held, message)
         record_epochs(connection, self._held, [item for item in self._outbox if isinstance(item, EpochReport)])
-        return wish
 
     @property
     def _pid(self) -> int:
@@ -233,12 +236,12 @@ class Attempt:
         reason, detail = self._reason()
 
         def action(connection: SqlConnection) -> JobState:
-            self._write(connection)
+            state = finish(connection, self._held, reason, detail)  # before all else: it refuses who has lost the trial
+            self._record(connection)
             kept = [path for path in self._held.run_dir.glob("ckpt-*") if path.is_file()]
             forget_checkpoints(connection, self._held.job_id, kept)
             if self._end is not None:
                 record_peaks(connection, self._held, self._end.peak_memory_mb, self._end.peak_rss_mb)
-            state = finish(connection, self._held, reason, detail)
             if state is JobState.DONE and reason is not EndReason.FINISHED and self._held.attempt > 1:
                 drop_overtaken_epochs(connection, self._held)
             return state

@@ -33,16 +33,29 @@ def open_ready(storage: str | None) -> Database:
         StorageError: it cannot be opened, or has tables of another version.
     """
     database = open_database(storage_url(storage))
+    try:
+        require_tables(database)
+    except StorageError:
+        database.engine.dispose()
+        raise
+    return database
+
+
+def require_tables(database: Database) -> None:
+    """Raise unless a database has the tables that this version works with.
+
+    Raises:
+        NoTablesError: it has none yet.
+        StorageError: it has those of another version.
+    """
     found = revision(database)
-    if found == NEWEST:
-        return database
-    database.engine.dispose()
     if found is None:
         raise NoTablesError(
             f"{database.masked_url} has no tables of spikebench yet: "
             "start a search, or make them with `spikebench db init`"
         )
-    raise StorageError(f"{database.masked_url}: {_other_revision(found)}")
+    if found != NEWEST:
+        raise StorageError(f"{database.masked_url}: {_other_revision(found)}")
 
 
 def _other_revision(found: str) -> str:

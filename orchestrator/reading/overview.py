@@ -14,7 +14,7 @@ from sqlalchemy import func, inspect, select
 
 from orchestrator.queue.timing import WORKER_SILENT_SECONDS
 from orchestrator.reading.history import AnyRow
-from orchestrator.reading.labels import ago, end_text, metric_text, rounded, short_metric
+from orchestrator.reading.labels import ago, duration, end_text, metric_text, short_metric
 from orchestrator.reading.snapshot import SnapshotReader, StudySnapshot
 from orchestrator.reading.views import TrialState
 from orchestrator.storage.database import Database
@@ -64,7 +64,7 @@ def studies_table(studies: list[StudySnapshot], enqueued: Mapping[int, int], wid
     """
     table = _table("Studies")
     table.add_column("study", overflow="fold", min_width=10)
-    for heading in ("state", "trials", "jobs", "hours", "best", *(["created"] if width >= WIDE else [])):
+    for heading in ("state", "trials", "jobs", "device time", "best", *(["created"] if width >= WIDE else [])):
         table.add_column(heading, no_wrap=True)
     for number, snapshot in enumerate(studies):
         table.add_row(
@@ -72,7 +72,7 @@ def studies_table(studies: list[StudySnapshot], enqueued: Mapping[int, int], wid
             Text(snapshot.study.state, style=STATE_STYLES.get(snapshot.study.state, "yellow")),
             _trials(snapshot),
             _jobs(snapshot, enqueued.get(snapshot.study.optuna_id, 0)),
-            _hours(snapshot),
+            _device_time(snapshot),
             _best(snapshot),
             *([ago(snapshot.read_at - snapshot.study.created_at)] if width >= WIDE else []),
             end_section=number < len(studies) - 1,
@@ -94,9 +94,10 @@ def _jobs(snapshot: StudySnapshot, enqueued: int) -> Text:
     return Text("\n").join(lines) if lines else Text("-")
 
 
-def _hours(snapshot: StudySnapshot) -> str:
-    used, budget = snapshot.device_seconds / 3600.0, snapshot.study.budget_hours
-    return rounded(used) if budget is None else f"{rounded(used)}/{budget:g}\n{rounded(max(0.0, budget - used))} left"
+def _device_time(snapshot: StudySnapshot) -> str:
+    used, budget = snapshot.device_seconds, snapshot.study.budget_hours
+    left = "" if budget is None else f"\n{duration(max(0.0, 3600 * budget - used))} left"
+    return duration(used) + left
 
 
 def _best(snapshot: StudySnapshot) -> str:

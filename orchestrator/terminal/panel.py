@@ -91,7 +91,7 @@ def _bar(snapshot: StudySnapshot) -> RenderableType:
 def _hours(snapshot: StudySnapshot) -> str:
     """Return how much of a budget in hours is used, where there is one."""
     hours = snapshot.study.budget_hours
-    return "" if hours is None else f", {rounded(snapshot.device_seconds / 3600.0)} of {hours:g} h"
+    return "" if hours is None else f", {duration(snapshot.device_seconds)} of {hours:g} h"
 
 
 def _figures(snapshot: StudySnapshot) -> Text:

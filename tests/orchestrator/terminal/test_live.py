@@ -128,3 +128,9 @@ def test_the_live_view_redraws_and_notes() -> None:
     view.note("after the end")
     assert "trial 3 lost its [worker]" in console.file.getvalue()
     assert "after the end" in console.file.getvalue()
+
+
+def test_a_budget_in_hours_is_shown_with_the_time_used(local: Database) -> None:
+    snapshot = snapshot_of(local)
+    limited = replace(snapshot, study=replace(snapshot.study, budget_hours=12.0), device_seconds=1.03)
+    assert ", 1.0 s of 12 h" in "\n".join(drawn(limited, 100, 40))

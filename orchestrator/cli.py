@@ -34,6 +34,7 @@ COMMANDS = {  # name -> one line for --help; the module is only imported when it
     "schema": "Write the JSON Schema of configurations or search spaces.",
     "doctor": "Check this machine, its packages and the database.",
 }
+NOT_DONE = {"enqueue": ", nothing was enqueued", "validate": ""}  # command -> what did not happen for wrong input
 EXIT_ERROR = 1
 EXIT_WRONG_INPUT = 2
 
@@ -96,7 +97,8 @@ def run(built: typer.Typer, name: str, arguments: list[str]) -> None:
         built(arguments, prog_name=name)
     except ConfigError as error:
         count = len(error.problems)
-        fail(f"{count} problem{'s' if count > 1 else ''} found, nothing was started:\n{error}", EXIT_WRONG_INPUT)
+        so = NOT_DONE.get(arguments[0] if arguments else "", ", nothing was started")
+        fail(f"{count} problem{'s' if count > 1 else ''} found{so}:\n{error}", EXIT_WRONG_INPUT)
     except SpikebenchError as error:
         fail(str(error), EXIT_WRONG_INPUT if error.wrong_input else EXIT_ERROR)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -57,6 +58,16 @@ def read_assignments(checked: CheckedSpace, words: Sequence[str]) -> dict[str, A
     if problems:
         raise ConfigError(problems)
     return params
+
+
+def assigned(params: Mapping[str, Any]) -> list[str]:
+    """Return parameters as the words that `read_assignments` reads."""
+    return [f"{key}={_written(value)}" for key, value in params.items()]
+
+
+def _written(value: object) -> str:
+    plain = isinstance(value, str) and parse_value(value, COMMAND_LINE, []) == value
+    return str(value) if plain else json.dumps(value)
 
 
 def _key_of(name: str, checked: CheckedSpace) -> str | None:

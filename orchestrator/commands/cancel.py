@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from orchestrator.commands.options import StorageOption
+from orchestrator.commands.options import StorageOption, tell
 from orchestrator.storage.schema import open_ready
 from orchestrator.storage.study import require_row
-from orchestrator.studies.control import cancel
+from orchestrator.studies.control import cancel, parameters_of
+from search_spaces.assign import assigned
 
 
 def command(
@@ -22,5 +23,9 @@ def command(
     database = open_ready(storage)
     row = require_row(database, study)
     running = cancel(database, row, trial)
-    said = "is told to end; its worker takes the next" if running else "is cancelled"
-    Console(highlight=False).print(f"trial {trial} of study {row.name} {said}", soft_wrap=True, markup=False)
+    words = shlex.join(assigned(parameters_of(database, row, trial)))
+    tell(
+        f"trial {trial} of study {row.name} is cancelled",
+        then="its worker ends it within a second or so and takes the next" if running else "it is given to no worker",
+        undo=f"nothing; `spikebench enqueue {row.name} {words}` tries its parameters again, under a new number",
+    )

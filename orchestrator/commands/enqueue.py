@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from orchestrator.commands.options import StorageOption
+from orchestrator.commands.options import StorageOption, goes_on_by, tell
+from orchestrator.queue.lease import has_controller
 from orchestrator.storage.schema import open_ready
 from orchestrator.storage.study import require_row
-from orchestrator.studies.enqueue import enqueue
+from orchestrator.storage.tables import StudyRow
+from orchestrator.studies.enqueue import Queued, enqueue
 from search_spaces.assign import read_assignments
 from search_spaces.space import CheckedSpace
 
@@ -31,14 +32,20 @@ def command(
     params = read_assignments(CheckedSpace.from_json(row.space_json), parameters or [])
     queued = enqueue(database, row, params)
     chosen = ", ".join(f"{key}={value}" for key, value in params.items())
-    console = Console(highlight=False)
-    console.print(f"trial {queued.number} of study {row.name} will have {chosen}", soft_wrap=True, markup=False)
+    tell(
+        f"trial {queued.number} of study {row.name} is enqueued: {chosen}",
+        then=_then(queued, row, controlled=has_controller(database, row)),
+        undo=f"`spikebench cancel {row.name} {queued.number}`, when it has its turn",
+    )
+
+
+def _then(queued: Queued, row: StudyRow, *, controlled: bool) -> str:
     if queued.missing:
         trials = row.budget_trials + queued.missing
-        console.print(
-            f"the study's {row.budget_trials} trials are used up: "
-            f"`spikebench controller --study {row.name} --trials {trials}`, or its search command with "
-            f"--trials {trials}, makes room for it",
-            soft_wrap=True,
-            markup=False,
+        return (
+            f"nothing before there is room, the study's {row.budget_trials} trials are used up: "
+            f"`spikebench controller --study {row.name} --trials {trials}`, or its search command with that --trials"
         )
+    if not controlled:
+        return f"nothing before the study has a controller: {goes_on_by(row.name)}"
+    return "it is tried before the sampler is asked again; what you have left out is sampled"

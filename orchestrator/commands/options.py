@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how those say what they did."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
 from configs.keys import known_keys
 
@@ -29,6 +30,23 @@ GpuFractionOption = Annotated[
         "--gpu-fraction", min=0.01, max=1.0, help="Share of a GPU's memory for each trial.", show_default=False
     ),
 ]
+
+
+def tell(done: str, *, then: str, undo: str) -> None:
+    """Print what a command has done to a study, what follows from it, and what undoes it.
+
+    Args:
+        done: a sentence without its full stop.
+        then: what follows without anybody doing more, or what it takes.
+        undo: the command that takes it back, or that nothing does.
+    """
+    lines = f"{done}\n  then: {then}\n  undo: {undo}"
+    Console(highlight=False).print(lines, soft_wrap=True, markup=False)
+
+
+def goes_on_by(study: str) -> str:
+    """Return what a person types to give a study a controller."""
+    return f"`spikebench controller --study {study}`, or its search command"
 
 
 def shares_of(per_gpu: int | None, gpu_fraction: float | None) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from orchestrator.commands.options import StorageOption
+from orchestrator.commands.options import StorageOption, tell
 from orchestrator.storage.schema import open_ready
 from orchestrator.storage.study import require_row
 from orchestrator.studies.control import pause
@@ -24,9 +23,8 @@ def command(
     database = open_ready(storage)
     row = require_row(database, study)
     pause(database, row)
-    Console(highlight=False).print(
-        f"study {row.name} is paused: running trials write a checkpoint and wait; "
-        f"`spikebench resume {row.name}` goes on",
-        soft_wrap=True,
-        markup=False,
+    tell(
+        f"study {row.name} is paused",
+        then="running trials write a checkpoint and wait under their numbers; workers and controller stay",
+        undo=f"`spikebench resume {row.name}`",
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from orchestrator.commands.options import StorageOption
+from orchestrator.commands.options import StorageOption, goes_on_by, tell
 from orchestrator.queue.lease import has_controller
 from orchestrator.storage.schema import open_ready
 from orchestrator.storage.study import require_row
@@ -22,7 +21,11 @@ def command(
     database = open_ready(storage)
     row = require_row(database, study)
     resume(database, row)
-    absent = f", once it has a controller: `spikebench controller --study {row.name}`, or its search command"
-    Console(highlight=False).print(
-        f"study {row.name} goes on{'' if has_controller(database, row) else absent}", soft_wrap=True, markup=False
+    there = has_controller(database, row)
+    tell(
+        f"study {row.name} goes on",
+        then="its trials continue from their checkpoints"
+        if there
+        else f"nothing before it has a controller: {goes_on_by(row.name)}",
+        undo=f"`spikebench pause {row.name}`",
     )

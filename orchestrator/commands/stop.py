@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from orchestrator.commands.options import StorageOption
+from orchestrator.commands.options import StorageOption, goes_on_by, tell
 from orchestrator.queue.lease import has_controller
 from orchestrator.storage.schema import open_ready
 from orchestrator.storage.study import require_row
@@ -25,10 +24,9 @@ def command(
     database = open_ready(storage)
     row = require_row(database, study)
     stop(database, row)
-    ends = ": running trials write a checkpoint, then its controller ends" if has_controller(database, row) else ""
-    Console(highlight=False).print(
-        f"study {row.name} is stopped{ends}; "
-        f"the same search command, or `spikebench controller --study {row.name}`, goes on",
-        soft_wrap=True,
-        markup=False,
+    there = has_controller(database, row)
+    tell(
+        f"study {row.name} is stopped",
+        then="running trials write a checkpoint, then its controller ends" if there else "no trial of it is given out",
+        undo=goes_on_by(row.name),
     )

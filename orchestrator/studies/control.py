@@ -7,6 +7,7 @@ and a worker with a trial looks once a second whether the trial shall go on. So 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
@@ -123,6 +124,13 @@ def cancel(database: Database, study: StudyRow, number: int) -> bool:
     if done is None:
         raise _not_cancelled(database, study, number)
     return done
+
+
+def parameters_of(database: Database, study: StudyRow, number: int) -> dict[str, Any]:
+    """Return the parameters that a trial of a study was drawn with."""
+    query = select(JobRow.params).where(JobRow.study_id == study.id, JobRow.trial_number == number)
+    with database.read() as connection:
+        return dict(connection.execute(query).scalar_one())
 
 
 def _not_cancelled(database: Database, study: StudyRow, number: int) -> ControlError | TrialNotFoundError:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from configs.overrides import COMMAND_LINE
 from configs.problems import ConfigError
-from search_spaces.assign import read_assignments
+from configs.sources import parse_value
+from search_spaces.assign import assigned, read_assignments
 from search_spaces.load import load_space
 from search_spaces.space import CheckedSpace
 
@@ -94,3 +96,10 @@ def test_values_that_make_no_configuration_together_are_refused(checked: Checked
     object.__setattr__(checked.space.parameters["encoder.kernel_size"], "choices", (3, 4))
     (found,) = problems(checked, "kernel_size=4")
     assert "these values make no valid configuration: encoder.kernel_size" in found
+
+
+def test_parameters_are_written_as_they_are_read() -> None:
+    params = {"loss.omega": 1.5e-05, "a": None, "b": True, "encoder.name": "stal", "n": 3, "text": "1"}
+    words = assigned(params)
+    assert words == ["loss.omega=1.5e-05", "a=null", "b=true", "encoder.name=stal", "n=3", 'text="1"']
+    assert {word.partition("=")[0]: parse_value(word.partition("=")[2], COMMAND_LINE, []) for word in words} == params

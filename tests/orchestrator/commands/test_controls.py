@@ -28,7 +28,8 @@ def study(local: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
             connection.execute(
                 insert(JobRow).values(
                     study_id=opened.id, trial_number=number, optuna_trial_id=number, config={}, config_hash="c",
-                    params={}, trainer="t:t", threads=1, run_dir="/r", created_at=0.0, state=state, end_reason=reason,
+                    params={"loss.omega": 1e-4, "loss.c": 2.5}, trainer="t:t", threads=1, run_dir="/r", created_at=0.0,
+                    state=state, end_reason=reason,
                 )
             )  # fmt: skip
     return local
@@ -51,11 +52,17 @@ def state(database: Database) -> str:
 def test_a_study_is_paused_and_resumed(study: Database, capsys: pytest.CaptureFixture[str]) -> None:
     said = say(capsys, "pause", "tiny")
     assert said == (
-        "study tiny is paused: running trials write a checkpoint and wait; `spikebench resume tiny` goes on\n"
+        "study tiny is paused\n"
+        "  then: running trials write a checkpoint and wait under their numbers; workers and controller stay\n"
+        "  undo: `spikebench resume tiny`\n"
     )
     assert state(study) == "paused"
     said = say(capsys, "resume", "tiny")
-    assert said.startswith("study tiny goes on, once it has a controller: `spikebench controller --study tiny`")
+    assert said == (
+        "study tiny goes on\n"
+        "  then: nothing before it has a controller: `spikebench controller --study tiny`, or its search command\n"
+        "  undo: `spikebench pause tiny`\n"
+    )
     assert state(study) == "running"
 
 
@@ -63,12 +70,17 @@ def test_a_study_with_a_controller_just_goes_on(study: Database, capsys: pytest.
     with study.begin() as connection:
         connection.execute(update(StudyRow).values(controller="h/b 1 1.0 x", controller_lease_until=1e12))
     say(capsys, "pause", "tiny")
-    assert say(capsys, "resume", "tiny") == "study tiny goes on\n"
+    assert "then: its trials continue from their checkpoints\n" in say(capsys, "resume", "tiny")
+    assert "then: it is tried before the sampler is asked again" in say(capsys, "enqueue", "tiny", "c=1")
     assert "then its controller ends" in say(capsys, "stop", "tiny")
 
 
 def test_a_study_is_stopped_and_says_how_it_goes_on(study: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "`spikebench controller --study tiny`, goes on" in say(capsys, "stop", "tiny")
+    assert say(capsys, "stop", "tiny") == (
+        "study tiny is stopped\n"
+        "  then: no trial of it is given out\n"
+        "  undo: `spikebench controller --study tiny`, or its search command\n"
+    )
     assert state(study) == "stopped"
     assert "study 'tiny' is stopped: nothing runs" in say(capsys, "resume", "tiny", code=2)
 
@@ -85,8 +97,13 @@ def test_a_complete_study_says_how_to_have_more(
 
 
 def test_trials_are_cancelled_by_number(study: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    assert say(capsys, "cancel", "tiny", "1") == "trial 1 of study tiny is told to end; its worker takes the next\n"
-    assert say(capsys, "cancel", "tiny", "2") == "trial 2 of study tiny is cancelled\n"
+    assert say(capsys, "cancel", "tiny", "1") == (
+        "trial 1 of study tiny is cancelled\n"
+        "  then: its worker ends it within a second or so and takes the next\n"
+        "  undo: nothing; `spikebench enqueue tiny loss.omega=0.0001 loss.c=2.5` tries its parameters again, "
+        "under a new number\n"
+    )
+    assert "then: it is given to no worker\n" in say(capsys, "cancel", "tiny", "2")
     assert "trial 0 of study 'tiny' has ended already (finished)" in say(capsys, "cancel", "tiny", "0", code=2)
     assert "has no trial 9: its trials are 0 to 2" in say(capsys, "cancel", "tiny", "9", code=2)
     assert "Error" in say(capsys, "cancel", "tiny", "nine", code=2)
@@ -94,9 +111,14 @@ def test_trials_are_cancelled_by_number(study: Database, capsys: pytest.CaptureF
 
 def test_parameters_are_enqueued_and_checked(study: Database, capsys: pytest.CaptureFixture[str]) -> None:
     said = say(capsys, "enqueue", "tiny", "omega=1e-4", "loss.c=2")
-    assert said == "trial 0 of study tiny will have loss.omega=0.0001, loss.c=2.0\n"
+    assert said == (
+        "trial 0 of study tiny is enqueued: loss.omega=0.0001, loss.c=2.0\n"
+        "  then: nothing before the study has a controller: `spikebench controller --study tiny`, "
+        "or its search command\n"
+        "  undo: `spikebench cancel tiny 0`, when it has its turn\n"
+    )
     said = say(capsys, "enqueue", "tiny", "omegga=1", "loss.c=99", code=2)
-    assert "2 problems found" in said
+    assert "2 problems found, nothing was enqueued:" in said
     assert "did you mean 'loss.omega'?" in said
     assert "the nearest is 10" in said
     assert "no parameter is given" in say(capsys, "enqueue", "tiny", code=2)

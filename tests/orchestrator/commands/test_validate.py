@@ -50,7 +50,7 @@ def test_every_problem_of_every_file_is_printed_and_the_exit_code_is_2(capsys: p
     assert said.out.startswith("base.yaml: configuration")
     *told, last = said.err.splitlines()
     assert told == [
-        "4 problems found, nothing was started:",
+        "4 problems found:",
         "other.yaml:1: model.name: unknown kind 'stal_srn' (did you mean 'stal_srnn' or 'stal_spikformer'?)",
         "space.yaml:3: parameters.loss.omega.low: low (0.01) is greater than high (0.0005)",
         "space.yaml:6: unknown key 'sampelr' (did you mean 'sampler'?)",

@@ -33,9 +33,7 @@ class SpikingSelfAttention(SpikeProduct):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return spikes [T, B, heads, d, N] of spikes q, k, v of that shape."""
-        width, tokens = q.shape[-2:]
-        # q, k, v are 0 or 1: every product is a whole number, so the cheaper order gives the same bits
-        product = (v @ k.transpose(-2, -1)) @ q if tokens > width else v @ (k.transpose(-2, -1) @ q)
+        product = _product_of_rows(q, k, v) if q.stride(-2) == 1 else _product_of_columns(q, k, v)
         spikes: Tensor = self.neuron(product * self.scale)
         return spikes
 
@@ -91,7 +89,7 @@ class _Mask(SpikeProduct):
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
         """Return spikes [T, B, heads, d, N] of spikes q, k of that shape."""
         mask: Tensor = self.neuron(q.sum(self.summed_axis, keepdim=True))
-        return mask * k
+        return k * mask  # in this order the result keeps k's order in memory
 
     def accumulations(self, *inputs: Tensor) -> Tensor:
         """Count the spikes of q that are summed; masking is a selection."""
@@ -182,3 +180,20 @@ class SpikingAttention(nn.Module):
     def project(self, spikes: Tensor) -> dict[str, Tensor]:
         """Return the spikes q, k and v, maps [T, B, D, H, W], of the input's."""
         return {name: projection(spikes) for name, projection in self.projections.items()}
+
+
+# q, k, v are 0 or 1: every product is a whole number, so the cheaper order gives the same bits
+
+
+def _product_of_columns(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return v k^T q of [T, B, heads, d, N]."""
+    width, tokens = q.shape[-2:]
+    return (v @ k.transpose(-2, -1)) @ q if tokens > width else v @ (k.transpose(-2, -1) @ q)
+
+
+def _product_of_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return the same of tensors whose channels are the innermost in memory: whole rows are copied, forth and back."""
+    width, tokens = q.shape[-2:]
+    q, k, v = (x.transpose(-2, -1).contiguous() for x in (q, k, v))
+    rows = q @ (k.transpose(-2, -1) @ v) if tokens > width else (q @ k.transpose(-2, -1)) @ v
+    return rows.transpose(-2, -1)

@@ -15,6 +15,7 @@ import trainers.torchvision_ops  # noqa: F401  # before timm
 from timm.models import register_model
 from timm.models._features import FeatureGetterNet, feature_take_indices
 
+from trainers.models.layers import mean_of_pixels
 from trainers.neurons import carried_state
 
 _TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -68,7 +69,7 @@ class SpikingTransformer(nn.Module):
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Return logits per time step [T, B, K] of the last map [T, B, D, H, W]."""
-        logits: Tensor = self.head(x.mean((3, 4)))
+        logits: Tensor = self.head(mean_of_pixels(x))
         return logits
 
     def forward(self, images: Tensor, return_embeddings: bool = False) -> Tensor | tuple[Tensor, Tensor]:

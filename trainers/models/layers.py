@@ -197,9 +197,26 @@ def halve(x: Tensor) -> Tensor:
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """Turn maps [T, B, D, H, W] into heads of tokens [T, B, heads, d, N]."""
-    return x.reshape(*x.shape[:2], num_heads, x.shape[2] // num_heads, -1)
+    if not _channels_are_last(x):
+        return x.reshape(*x.shape[:2], num_heads, x.shape[2] // num_heads, -1)
+    # by way of [T, B, N, heads, d], so that a gradient in any order needs one copy at most
+    return x.permute(0, 1, 3, 4, 2).flatten(2, 3).unflatten(-1, (num_heads, -1)).permute(0, 1, 3, 4, 2)
 
 
 def merge_heads(x: Tensor, height: int, width: int) -> Tensor:
     """Turn heads [T, B, heads, d, N] back into maps [T, B, D, H, W]."""
-    return x.reshape(*x.shape[:2], -1, height, width)
+    if not _channels_are_last(x.transpose(2, 3)):
+        return x.reshape(*x.shape[:2], -1, height, width)
+    return x.permute(0, 1, 4, 2, 3).flatten(3).unflatten(2, (height, width)).permute(0, 1, 4, 2, 3)
+
+
+def mean_of_pixels(x: Tensor) -> Tensor:
+    """Turn maps [T, B, D, H, W] into [T, B, D]; the gradient is laid out in memory as the maps are."""
+    if _channels_are_last(x):
+        return x.permute(0, 1, 3, 4, 2).flatten(2, 3).mean(2)
+    return x.mean((3, 4))
+
+
+def _channels_are_last(x: Tensor) -> bool:
+    """Return whether the third dimension of [T, B, D, ...] is the innermost in memory."""
+    return x.stride(2) == 1 and x.shape[2] > 1

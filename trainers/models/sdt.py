@@ -19,6 +19,7 @@ from trainers.models.layers import (
     draw_weights,
     halve,
     halvings,
+    mean_of_pixels,
 )
 from trainers.models.neuron_options import NeuronOptions, Neurons
 from trainers.models.token_transformer import TokenTransformer
@@ -240,7 +241,7 @@ class Sdt(TokenTransformer):
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Return logits per time step [T, B, K] of the last map [T, B, D, H', W']."""
-        logits: Tensor = self.head(self.head_neuron(x.mean((3, 4))))
+        logits: Tensor = self.head(self.head_neuron(mean_of_pixels(x)))
         return logits
 
 

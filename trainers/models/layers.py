@@ -200,14 +200,15 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     if not _channels_are_last(x):
         return x.reshape(*x.shape[:2], num_heads, x.shape[2] // num_heads, -1)
     # by way of [T, B, N, heads, d], so that a gradient in any order needs one copy at most
-    return x.permute(0, 1, 3, 4, 2).flatten(2, 3).unflatten(-1, (num_heads, -1)).permute(0, 1, 3, 4, 2)
+    rows = x.permute(0, 1, 3, 4, 2).reshape(*x.shape[:2], -1, num_heads, x.shape[2] // num_heads)
+    return rows.permute(0, 1, 3, 4, 2)
 
 
 def merge_heads(x: Tensor, height: int, width: int) -> Tensor:
     """Turn heads [T, B, heads, d, N] back into maps [T, B, D, H, W]."""
     if not _channels_are_last(x.transpose(2, 3)):
         return x.reshape(*x.shape[:2], -1, height, width)
-    return x.permute(0, 1, 4, 2, 3).flatten(3).unflatten(2, (height, width)).permute(0, 1, 4, 2, 3)
+    return x.permute(0, 1, 4, 2, 3).reshape(*x.shape[:2], height, width, -1).permute(0, 1, 4, 2, 3)
 
 
 def mean_of_pixels(x: Tensor) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
+import leash
 import pytest
-from searching import finish, query, start, write_space
+from searching import finish, printed, query, start, tie, wait_for, write_space
 
+from orchestrator.queue.timing import LEASE_VARIABLE
 from orchestrator.reading.history import read_history
 from orchestrator.reading.labels import END_REASONS
 from orchestrator.reports.report import render_report
@@ -15,10 +19,36 @@ from orchestrator.storage.tables import EndReason
 
 pytestmark = pytest.mark.system
 
-EPOCHS = 60  # of 50 ms each, against the second that a decision may take
+EPOCHS = 60
+BEHIND_ALL_RUNGS = 40  # where a trial stands until it has been weighed at every rung
+RENEWAL = 1.0  # seconds between two signs of life of the controller
 
 
-def test_rungs_and_a_hard_constraint_end_trials(tmp_path: Path) -> None:
+def let_go_who_may(folder: Path, search: subprocess.Popen[bytes]) -> None:
+    """Let trials go on to their end once the controller has had the occasion to end them.
+
+    A controller renews its lease, then applies the stop rules, then renews again: between two renewals that come after
+    a trial's epochs it has weighed them all.
+    """
+    renewals, lease = 0, None
+    stands_since: dict[int, int] = {}
+    deadline = time.monotonic() + 240
+    while search.poll() is None:
+        assert time.monotonic() < deadline, printed(folder)
+        standing = query(
+            folder, f"SELECT trial_number FROM sb_jobs JOIN sb_epochs ON job_id = sb_jobs.id"
+            f" WHERE epoch = {BEHIND_ALL_RUNGS} AND state = 'leased' AND verdict = 'continue'"
+        )  # fmt: skip
+        for (number,) in standing:
+            if renewals >= stands_since.setdefault(number, renewals) + 2:
+                leash.tie(folder / f"runs/tiny/trial_{number:05d}", EPOCHS)
+        before, ((lease,),) = lease, query(folder, "SELECT controller_lease_until FROM sb_studies")
+        renewals += lease != before
+        time.sleep(0.1)
+
+
+def test_rungs_and_a_hard_constraint_end_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LEASE_VARIABLE, str(6 * RENEWAL))
     space = write_space(
         tmp_path,
         trainer="fake_trainers:steady",
@@ -32,7 +62,11 @@ def test_rungs_and_a_hard_constraint_end_trials(tmp_path: Path) -> None:
         stop={"rungs": {"first": 2, "factor": 2, "min_trials": 3}, "constraint": {"grace": 1, "epochs": 2}},
         budget={"trials": 12},
     )
-    output = finish(tmp_path, start(tmp_path, space))
+    tie(tmp_path, BEHIND_ALL_RUNGS)
+    search = start(tmp_path, space)
+    wait_for(tmp_path, "SELECT count(*) FROM sb_epochs")
+    let_go_who_may(tmp_path, search)
+    output = finish(tmp_path, search)
     assert "is complete: 12 of 12" in output
     ended = query(
         tmp_path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
@@ -60,12 +60,7 @@ def problems_of(
         find: dotted key -> its place.
         hint: unknown dotted key, names of the keys its section has -> what to do instead.
     """
-    by_key: dict[str, list[_Refusal]] = {}
-    for detail in error.errors(include_url=False):
-        path, owner, annotation = _locate(model, detail["loc"])
-        refusal = _Refusal(detail, ".".join(str(part) for part in path), owner, annotation, find, hint)
-        by_key.setdefault(refusal.key, []).append(refusal)
-    return [problem for refusals in by_key.values() for problem in _told(refusals)]
+    return [problem for refusals in _by_key(error, model, find, hint).values() for problem in _told(refusals)]
 
 
 @dataclass(frozen=True)
@@ -89,6 +84,18 @@ class _Refusal:
             return str(self.detail["ctx"]["expected"])
         template = _EXPECTED.get(self.detail["type"])
         return template.format(**self.detail.get("ctx", {})) if template else None
+
+
+def _by_key(
+    error: ValidationError, model: type[BaseModel], find: Find, hint: Hint, section: str = ""
+) -> dict[str, list[_Refusal]]:
+    """Return {dotted key: what was refused of it}; the keys begin with the section that the model is of."""
+    by_key: dict[str, list[_Refusal]] = {}
+    for detail in error.errors(include_url=False):
+        path, owner, annotation = _locate(model, detail["loc"])
+        key = ".".join(str(part) for part in ((section, *path) if section else path))
+        by_key.setdefault(key, []).append(_Refusal(detail, key, owner, annotation, find, hint))
+    return by_key
 
 
 def _told(refusals: Sequence[_Refusal]) -> list[Problem]:
@@ -144,8 +151,37 @@ def _wrong_kind(refusal: _Refusal) -> list[Problem]:
     hint = did_you_mean(given, names) if isinstance(given, str) else ""
     near = _near_only(hint)
     if near and len(names) > MOST_LISTED:
-        return [refusal.problem(f"{key}: unknown kind {shown(given)}", near, key)]
-    return [refusal.problem(f"{key}: expected one of {_quoted(names)}, got {shown(given)}", near, key)]
+        wrong = refusal.problem(f"{key}: unknown kind {shown(given)}", near, key)
+    else:
+        wrong = refusal.problem(f"{key}: expected one of {_quoted(names)}, got {shown(given)}", near, key)
+    return [wrong, *_wrong_in_any_kind(refusal, discriminator)]
+
+
+def _wrong_in_any_kind(refusal: _Refusal, discriminator: str) -> Iterator[Problem]:
+    """Yield what is wrong with a section whatever its kind shall be: keys no kind knows, values none takes."""
+    given = refusal.detail["input"]
+    candidates = models(refusal.annotation)
+    known = sorted({name for model in candidates for name in model.model_fields})
+    for name in given:
+        if name not in known:
+            key = f"{refusal.key}.{name}"
+            yield refusal.problem(f"unknown key '{name}' in '{refusal.key}'", refusal.hint(key, known), key)
+
+    def takes(model: type[BaseModel], key: str) -> bool:
+        name = key.removeprefix(f"{refusal.key}.").partition(".")[0]
+        return name in given and name in model.model_fields
+
+    refused: dict[str, list[list[_Refusal]]] = {}
+    for model in candidates:
+        try:
+            model.model_validate({**given, discriminator: kinds(model, discriminator)[0]})
+        except ValidationError as error:
+            for key, refusals in _by_key(error, model, refusal.find, refusal.hint, refusal.key).items():
+                if takes(model, key):
+                    refused.setdefault(key, []).append(refusals)
+    for key, by_kind in refused.items():
+        if len(by_kind) == sum(takes(model, key) for model in candidates):
+            yield from _told(by_kind[0])
 
 
 def _kinds_at(refusal: _Refusal) -> tuple[str, list[str]]:

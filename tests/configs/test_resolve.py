@@ -158,6 +158,7 @@ def test_every_mistake_is_told_at_once_with_its_file_and_line(tmp_path: Path) ->
         "child.yaml:2: unknown key 'tau' in 'neuron' (it is a key of neuron "
         "'lif', 'plif', 'klif', 'clif', 'ilif'; neuron.name is 'rlif')",
         "child.yaml:4: encoder.name: unknown kind 'convstl' (did you mean 'convstal' or 'convstal_ps'?)",
+        "child.yaml:5: encoder.time_steps: expected a number >= 1, got 0",
         "child.yaml:7: unknown key 'omega' in 'loss' (it is a key of loss 'ce_ss'; loss.name is 'cross_entropy')",
         "child.yaml:8: training.batch_size: expected an integer, got 2.5",
         "child.yaml:8: training.seed: expected an integer, got true",
@@ -317,3 +318,37 @@ def test_reading_configurations_is_quick_and_loads_no_torch() -> None:
         assert modules.strip() == "[]"
         seconds.append(float(took))
     assert min(seconds) < 0.5
+
+
+def test_an_unknown_kind_hides_no_other_mistake_of_its_section(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "typos.yaml",
+        """
+        model: {name: spikformer_cifar}
+        neuron:
+          name: lfi
+          tau: 0.5
+          v_treshold: 1
+          surrogate: atan
+          backend: 3
+        """,
+    )
+    with pytest.raises(ConfigError) as error:
+        resolve(path)
+    assert told(error, tmp_path) == [
+        "typos.yaml:3: neuron.name: unknown kind 'lfi' (did you mean 'lif'?)",
+        "typos.yaml:4: neuron.tau: expected a number > 1.0, got 0.5",
+        "typos.yaml:5: unknown key 'v_treshold' in 'neuron' "
+        "(did you mean 'v_threshold' or 'mlp_v_threshold' or 'attn_v_threshold'?)",
+        "typos.yaml:6: neuron.surrogate: expected a section of keys and values, got 'atan'",
+        "typos.yaml:7: neuron.backend: expected 'auto', 'torch', 'native', 'triton' or 'cuda', got 3",
+    ]
+
+
+def test_beside_an_unknown_kind_a_key_of_any_kind_is_no_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path / "kind.yaml", "neuron: {name: lfi, beta: 0.5, tau: 3.0, detach_reset: true}\n")
+    with pytest.raises(ConfigError) as error:
+        resolve(path)
+    assert [line for line in told(error, tmp_path) if "neuron" in line] == [
+        "kind.yaml:1: neuron.name: unknown kind 'lfi' (did you mean 'lif'?)"
+    ]

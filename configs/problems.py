@@ -127,10 +127,15 @@ def did_you_mean(word: str, known: Sequence[str], limit: int = 3) -> str:
         last = word.rsplit(".", 1)[1]
         near = [key for key in known if key.rsplit(".", 1)[-1] == last][:limit]
     if near:
-        return "did you mean " + " or ".join(f"'{key}'" for key in near) + "?"
+        return suggested(near)
     if 0 < len(known) <= 12:
         return "known: " + ", ".join(sorted(known))
     return ""
+
+
+def suggested(near: Sequence[str]) -> str:
+    """Return `did you mean 'a' or 'b'?`, or "" for no name."""
+    return "did you mean " + " or ".join(f"'{key}'" for key in near) + "?" if near else ""
 
 
 def mask_credentials(text: str) -> str:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from configs.catalog import ROOT, find_config, shipped_configs
-from configs.problems import ConfigError, Problem, Where, did_you_mean
+from configs.catalog import ROOT, absent, find_config, shipped_configs
+from configs.problems import ConfigError, Problem
 from configs.resolve import config_hash, resolve
 from configs.sources import load_yaml
 from search_spaces.catalog import find_space, shipped_spaces
@@ -58,5 +58,4 @@ def _path_of(file: str) -> Path:
             return find(file)
     names = [path.relative_to(ROOT).with_suffix("").as_posix() for path in shipped_configs()]
     names += [path.stem for path in shipped_spaces()]
-    message = f"there is no file '{file}' and nothing of that name is shipped"
-    raise ConfigError([Problem(Where(None), message, did_you_mean(file, names))])
+    raise ConfigError([absent(file, Path(), names, "configuration or search space")])

@@ -37,6 +37,29 @@ def test_a_wrong_name_gets_the_nearest_ones(tmp_path: Path) -> None:
         find_config(tmp_path / "mina.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("stal/srn_digits.yaml", r"did you mean 'stal/srnn_digits'"),  # not mine.yaml, whose ending alone is alike
+        ("mina.yaml", r"did you mean 'mine.yaml'\?"),
+        ("zzz.yaml", r"\(shipped: qkformer/\*, sdt/\*, .*tim/\*\)"),
+        ("sdt", r"'sdt' is a group of shipped names, expected one of them \(sdt/cifar10, .* and \d+ more\)"),
+        ("full", r"'full' is a folder, expected a file or the name of a shipped .* \(name one of full/a.yaml\)"),
+        ("empty", r"'empty' is a folder, .* \(there is no .yaml file in it\)"),
+        (".", r"'\.' is a folder, .* \(name one of mine.yaml\)"),
+    ],
+)
+def test_a_folder_a_group_and_a_wrong_name_are_told_apart(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.yaml")
+    write(tmp_path / "full" / "a.yaml")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=words):
+        find_config(name)
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_sound(path: Path) -> None:
     resolve(path)

@@ -55,7 +55,7 @@ def test_every_problem_of_every_file_is_printed_and_the_exit_code_is_2(capsys: p
         "space.yaml:3: parameters.loss.omega.low: low (0.01) is greater than high (0.0005)",
         "space.yaml:6: unknown key 'sampelr' (did you mean 'sampler'?)",
     ]
-    assert last.startswith("command line: there is no file 'nothing' and nothing of that name is shipped")
+    assert last.startswith("command line: there is no file 'nothing' and no shipped configuration or search space of")
 
 
 def test_shipped_names_are_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +63,5 @@ def test_shipped_names_are_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert "stal_loss: search space over loss.omega, loss.c to maximize val_accuracy" in capsys.readouterr().out
     assert run("stal_los") == 2
     assert "did you mean 'stal_loss'" in capsys.readouterr().err
+    assert run(".") == 2
+    assert "'.' is a folder, expected a file" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def work_waits(connection: Connection, study_id: int | None = None) -> bool:
 
 
 @cache
-def _pending(*, of_study: bool) -> Select[tuple[int]]:
+def _pending(*, of_study: bool) -> Select[int]:
     """Select the next pending job; the order is that of an index, so that no other job is looked at."""
     query = select(JobRow.id).where(JobRow.state == JobState.PENDING)
     if of_study:
@@ -183,18 +183,18 @@ def claim(connection: Connection, worker: WorkerIdentity, study_id: int | None =
 
 
 @cache
-def _next_job(*, of_study: bool, skip_locked: bool) -> Select[tuple[int]]:
+def _next_job(*, of_study: bool, skip_locked: bool) -> Select[int]:
     running = select(StudyRow.id).where(StudyRow.state == StudyState.RUNNING)
     query = _pending(of_study=of_study).where(JobRow.study_id.in_(running))
     return query.with_for_update(skip_locked=True) if skip_locked else query
 
 
 @cache
-def _taking_any(*, of_study: bool, skip_locked: bool) -> ReturningUpdate[Any]:
+def _taking_any(*, of_study: bool, skip_locked: bool) -> ReturningUpdate[*tuple[Any, ...]]:
     return _taking(_next_job(of_study=of_study, skip_locked=skip_locked))
 
 
-def _taking(next_job: Select[tuple[int]]) -> ReturningUpdate[Any]:
+def _taking(next_job: Select[int]) -> ReturningUpdate[*tuple[Any, ...]]:
     return (
         update(JobRow)
         .where(JobRow.id == next_job.scalar_subquery())

@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.sampler import default_gamma, default_gamma_multiobjective
 from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace, _SearchSpaceGroup
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.storage.optuna_noise import experimental_allowed
+from orchestrator.studies.trial_table import ENDED, TrialTable
 from search_spaces.space import Sampler
 
 CELLS = 160_000  # numbers in a table of candidates x trials x parameters; such a table has 1.3 MB
 LEAST_CANDIDATES = 4  # each part costs something of its own
-_numbers: WeakKeyDictionary[Study, dict[int, dict[str, float]]] = WeakKeyDictionary()  # of finished trials, by id
 
 
 class LongStudyTPESampler(TPESampler):
@@ -35,31 +35,42 @@ class LongStudyTPESampler(TPESampler):
         if self._group_decomposed_search_space is not None:
             self._group_decomposed_search_space = _DistinctSpaces(include_pruned=True)
 
-    def _get_internal_repr(
-        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
-    ) -> dict[str, np.ndarray]:
-        """Return each parameter's values as numbers; those of a finished trial are computed once per study."""
-        known = _numbers.setdefault(study, {})
-        rows = [known.get(trial._trial_id) or self._row(trial, search_space, study, known) for trial in trials]
-        try:
-            return {name: np.asarray([row[name] for row in rows]) for name in search_space}
-        except KeyError:  # some trials lack a parameter
-            complete = [row for row in rows if search_space.keys() <= row.keys()]
-            return {name: np.asarray([row[name] for row in complete]) for name in search_space}
+    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """Draw parameters that occur together; running trials count as bad ones if the sampler is a constant liar."""
+        table = TrialTable.of(study)
+        ended: list[FrozenTrial] = []
+        running: list[tuple[int, list[float]]] = []  # how many ended trials come before it, its parameters
+        states = (*ENDED, TrialState.RUNNING) if self._constant_liar else ENDED
+        for other in study._get_trials(deepcopy=False, states=states):
+            if other.state is not TrialState.RUNNING:
+                ended.append(other)
+            elif other._trial_id != trial._trial_id:
+                params = self._get_params(other, study)
+                if search_space.keys() <= params.keys():
+                    row = [space.to_internal_repr(params[name]) for name, space in search_space.items()]
+                    running.append((len(ended), row))
+        several = len(study.directions) > 1
+        self._gamma = self._gamma or (default_gamma_multiobjective if several else default_gamma)
+        values = table.parameters(ended, search_space)
+        complete = ~np.isnan(values).any(axis=1)
+        good = np.zeros(len(ended), dtype=bool)
+        good[table.best(study, ended, self._gamma(len(ended)))] = True
+        good, bad = good & complete, ~good & complete
+        rest = values[bad]
+        if running:
+            before, rows = zip(*running, strict=True)
+            rest = np.insert(rest, [np.count_nonzero(bad[:count]) for count in before], rows, axis=0)
+        below = self._estimator(values[good], search_space, np.ones(np.count_nonzero(good)) if several else None)
+        above = self._estimator(rest, search_space)
+        samples = below.sample(self._rng.rng, self._n_ei_candidates)
+        chosen = self._compare(samples, self._compute_acquisition_func(samples, below, above))
+        return {name: space.to_external_repr(chosen[name]) for name, space in search_space.items()}
 
-    def _row(
-        self,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
-        study: Study,
-        known: dict[int, dict[str, float]],
-    ) -> dict[str, float]:
-        if trial.state.is_finished():
-            spaces = trial.distributions
-            row = known[trial._trial_id] = {name: spaces[name].to_internal_repr(trial.params[name]) for name in spaces}
-            return row
-        params = self._get_params(trial, study)
-        return {name: space.to_internal_repr(params[name]) for name, space in search_space.items() if name in params}
+    def _estimator(
+        self, values: np.ndarray, search_space: dict[str, BaseDistribution], weights: np.ndarray | None = None
+    ) -> _ParzenEstimator:
+        observations = dict(zip(search_space, values.T, strict=True))
+        return self._parzen_estimator_cls(observations, search_space, self._parzen_estimator_parameters, weights)
 
     def _compute_acquisition_func(
         self, samples: dict[str, np.ndarray], mpe_below: _ParzenEstimator, mpe_above: _ParzenEstimator
@@ -80,14 +91,10 @@ class _DistinctSpaces(_GroupDecomposedSearchSpace):
     """Groups of parameters that occur together, found from one trial of each kind: more of a kind change nothing."""
 
     def calculate(self, study: Study, use_cache: bool = False) -> _SearchSpaceGroup:
+        trials = study._get_trials(deepcopy=False, states=ENDED, use_cache=use_cache)
         groups = _SearchSpaceGroup()
-        seen = set()
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        for trial in study._get_trials(deepcopy=False, states=states, use_cache=use_cache):
-            names = tuple(trial.distributions)
-            if names not in seen:
-                seen.add(names)
-                groups.add_distributions(trial.distributions)
+        for distributions in TrialTable.of(study).groups(trials):
+            groups.add_distributions(distributions)
         return groups
 
 

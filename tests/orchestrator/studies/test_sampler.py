@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import optuna
@@ -7,6 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from orchestrator.storage.optuna_noise import experimental_allowed
 from orchestrator.studies import sampler
@@ -21,29 +23,49 @@ DISTRIBUTIONS = {
 }
 
 
-def draw(kind: type[TPESampler], objectives: int) -> list[dict[str, Any]]:
-    """Draw five trials after 200 random ones, of which every other one lacks a parameter."""
+def draw(kind: type[TPESampler], objectives: int, ends: str) -> list[dict[str, Any]]:
+    """Draw five trials after 200 random ones, of which every other one lacks a parameter.
+
+    Args:
+        kind: what draws them.
+        objectives: how many.
+        ends: how the random ones end, in turn: c(omplete), i(nfeasible), p(runed), P(runed with a curve), r(uns on),
+            f(ails).
+    """
     study = optuna.create_study(directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][:objectives])
 
-    def tell(number: int, sampler: BaseSampler) -> dict[str, Any]:
+    def tell(number: int, sampler: BaseSampler, end: str) -> dict[str, Any]:
         study.sampler = sampler
         left_out = "step" if number % 2 else ""
         trial = study.ask({name: space for name, space in DISTRIBUTIONS.items() if name != left_out})
         params = trial.params
-        study.tell(trial, [params["rate"] - params["share"] ** 2 + params["width"] / 64, params["share"]][:objectives])
+        values = [params["rate"] - params["share"] ** 2 + params["width"] / 64, params["share"]][:objectives]
+        if end == "i":
+            trial.set_constraint("limit", 0.1 + abs(values[-1]))
+        if end == "P":
+            for step in range(number % 5):
+                trial.report(math.nan if step == 3 else values[0], step)
+        if end in "cif":
+            study.tell(trial, *([None, TrialState.FAIL] if end == "f" else [values]))
+        elif end in "pP":
+            study.tell(trial, state=TrialState.PRUNED)
         return params
 
-    for number in range(200):
-        tell(number, RandomSampler(seed=number))
     with experimental_allowed():
-        return [tell(number, kind(seed=number, multivariate=True, group=True)) for number in range(200, 205)]
+        for number in range(200):
+            tell(number, RandomSampler(seed=number), ends[number % len(ends)])
+        options = {"multivariate": True, "group": True, "constant_liar": True}
+        return [tell(number, kind(seed=number, **options), "c") for number in range(200, 205)]
 
 
-@pytest.mark.parametrize("objectives", [1, 2])
-def test_a_long_study_draws_what_optuna_draws(objectives: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("objectives", "ends"),
+    [(1, "c"), (2, "c"), (1, "cri"), (2, "cri"), (1, "cPf"), (1, "ccpP"), (2, "cpif"), (1, "P"), (1, "i"), (2, "pr")],
+)
+def test_a_long_study_draws_what_optuna_draws(objectives: int, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "CELLS", 6000)  # so that the candidates are weighed in several parts
-    drawn = draw(LongStudyTPESampler, objectives)
-    assert drawn == draw(TPESampler, objectives)
+    drawn = draw(LongStudyTPESampler, objectives, ends)
+    assert drawn == draw(TPESampler, objectives, ends)
     assert len({str(params) for params in drawn}) == 5
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 from torch import Tensor, nn
 
 from trainers.protocol import CheckpointError
 
 MOST_NAMED = 12  # keys of one kind that a message names
-
+NEAR = 0.6  # likeness from which a key is offered for another
+OTHER_BLOCK = 0.3  # taken off the likeness of keys of another block or stage
 
 BRAINCOG_ONLY = (r".*\.threshold", r".*\.act_fun\.alpha")  # constants that Brain-Cog's neurons keep among the weights
 
@@ -118,14 +119,47 @@ def _fitted(value: Tensor, wanted: Tensor) -> Tensor | None:
     return value.reshape(wanted.shape) if fits and len(shorter) >= 2 else None
 
 
+def nearest_key(name: str, keys: Iterable[str]) -> str | None:
+    """Return the key that most likely is what another code base calls a parameter, or None where none is like it.
+
+    How parts are parted says nothing: `attn.qconv`, `attn.q_conv` and `attn.q.conv` are alike. Only the last part has
+    to be the same, a weight is no bias.
+
+    Args:
+        name: the parameter's name.
+        keys: those that it is looked for in.
+    """
+    last = name.rpartition(".")[2]
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(_bare(name))
+    best: tuple[float, str] | None = None
+    for key in keys:
+        if key.rpartition(".")[2] != last:
+            continue
+        matcher.set_seq1(_bare(key))
+        likeness = matcher.ratio() - OTHER_BLOCK * (_block(key) != _block(name))
+        if likeness >= NEAR and (best is None or likeness > best[0]):
+            best = likeness, key
+    return best and best[1]
+
+
+def _bare(key: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", key.lower())
+
+
+def _block(key: str) -> str:
+    """Return the number that stands by itself in a key: of the block or stage, "" where there is none."""
+    return next((part for part in key.split(".") if part.isdecimal()), "")
+
+
 def _complaint(source: str, missing: list[str], unexpected: list[str], shapes: list[str], given: list[str]) -> str:
     lines = [f"the checkpoint does not fit the model (keys of {source}):"]
     for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
         if names:
             lines.append(f"  {len(names)} {title}:")
             for name in names[:MOST_NAMED]:
-                near = get_close_matches(name, unexpected or given, n=1, cutoff=0.6) if title == "missing" else []
-                lines.append(f"    {name}" + (f" (nearest in the file: {near[0]})" if near else ""))
+                near = nearest_key(name, unexpected or given) if title == "missing" else None
+                lines.append(f"    {name}" + (f" (nearest in the file: {near})" if near else ""))
             if len(names) > MOST_NAMED:
                 lines.append(f"    and {len(names) - MOST_NAMED} more")
     lines.append(

@@ -18,7 +18,7 @@ typedef double real;
 typedef float real;
 #endif
 
-#define CHUNK 1024
+#define CHUNK 256 /* what a thread works on at a time: its membranes stay in the first cache */
 
 typedef struct {
     int64_t steps;       /* T */
@@ -42,21 +42,27 @@ static void share(int64_t blocks, int64_t *first, int64_t *end) {
     *end = blocks * (me + 1) / threads;
 }
 
+#ifdef FP_FAST_FMAF
+#define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#endif
+
 static inline real exponential(real x) {
 #ifdef DOUBLE
     return exp(x);
 #else
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
-    float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* rounded to a whole number */
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;   /* Cephes' expf */
+    float n = MULTIPLY_ADD(x, 1.44269504f, 12582912.0f) - 12582912.0f; /* rounded to a whole number */
+    float r = MULTIPLY_ADD(n, 2.12194440e-4f, MULTIPLY_ADD(n, -0.693359375f, x)); /* Cephes' expf */
     float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    p = MULTIPLY_ADD(p, r, 1.3981999507e-3f);
+    p = MULTIPLY_ADD(p, r, 8.3334519073e-3f);
+    p = MULTIPLY_ADD(p, r, 4.1665795894e-2f);
+    p = MULTIPLY_ADD(p, r, 1.6666665459e-1f);
+    p = MULTIPLY_ADD(p, r, 5.0000001201e-1f);
+    p = MULTIPLY_ADD(p * r, r, r) + 1.0f;
     union {
         int32_t bits;
         float value;
@@ -96,45 +102,54 @@ static void slopes(const Layer *layer, const real *restrict u, real *restrict ou
     }
 }
 
-/* Normalise one step of a chunk. */
-static inline void normalise(const real *restrict x, const real *restrict scale, const real *restrict shift,
-                             int64_t per_value, real *restrict out, int64_t length) {
-    if (!scale)
-        memcpy(out, x, length * sizeof(real));
-    else if (per_value)
-        for (int64_t i = 0; i < length; i++)
-            out[i] = x[i] * scale[i] + shift[i];
-    else {
-        const real a = *scale, b = *shift;
-        for (int64_t i = 0; i < length; i++)
-            out[i] = x[i] * a + b;
+/* The constants of a chunk by value, in `own` where they are one and the same or there are none. */
+static inline const real *by_value(const Layer *layer, const real *constants, int64_t c, real none, real *own,
+                                   int64_t length) {
+    if (constants && layer->per_value)
+        return constants + c;
+    for (int64_t i = 0; i < length; i++)
+        own[i] = constants ? constants[c] : none;
+    return own;
+}
+
+/* Normalise one step of a chunk, charge membranes v and reset them; `u` are membranes before the reset, or NULL, and
+ * `spikes` spikes, or NULL. */
+static inline __attribute__((always_inline)) void run(const Layer *layer, const real *restrict x,
+                                                      const real *restrict scale, const real *restrict shift,
+                                                      real *restrict v, real *restrict u, real *restrict spikes,
+                                                      int64_t length, const int decay_input, const int exact,
+                                                      const int hard_reset) {
+    const real tau = layer->tau, inverse = 1 / tau, rest = layer->rest, threshold = layer->threshold;
+    for (int64_t i = 0; i < length; i++) {
+        real current = x[i] * scale[i] + shift[i], above = v[i] - rest, m;
+        if (decay_input)
+            m = (exact ? (current - above) * inverse : (current - above) / tau) + v[i];
+        else
+            m = (v[i] - (exact ? above * inverse : above / tau)) + current;
+        if (u)
+            u[i] = m;
+        if (spikes)
+            spikes[i] = m >= threshold ? 1 : 0;
+        v[i] = m >= threshold ? (hard_reset ? rest : m - threshold) : m;
     }
 }
 
-/* Charge membranes v with currents u; the result replaces the currents. */
-static inline void charge(const Layer *layer, real *restrict u, const real *restrict v, int64_t length) {
-    const real tau = layer->tau, rest = layer->rest;
-    if (layer->decay_input)
-        for (int64_t i = 0; i < length; i++)
-            u[i] = (u[i] - (v[i] - rest)) / tau + v[i];
-    else
-        for (int64_t i = 0; i < length; i++)
-            u[i] = (v[i] - (v[i] - rest) / tau) + u[i];
-}
-
-/* Reset membranes u to v; write spikes where there is room for them. */
-static inline void fire(const Layer *layer, const real *restrict u, real *restrict v, real *restrict spikes,
-                        int64_t length) {
-    const real threshold = layer->threshold, rest = layer->rest;
-    if (spikes)
-        for (int64_t i = 0; i < length; i++)
-            spikes[i] = u[i] >= threshold ? 1 : 0;
-    if (layer->hard_reset)
-        for (int64_t i = 0; i < length; i++)
-            v[i] = u[i] >= threshold ? rest : u[i];
-    else
-        for (int64_t i = 0; i < length; i++)
-            v[i] = u[i] >= threshold ? u[i] - threshold : u[i];
+/* The same for the constants of the layer: dividing by a power of two is multiplying by its inverse. */
+static inline __attribute__((always_inline)) void step(const Layer *layer, const real *x, const real *scale,
+                                                       const real *shift, real *v, real *u, real *spikes,
+                                                       int64_t length) {
+    int exponent;
+    const int exact = isinf(layer->tau) || frexp(layer->tau, &exponent) == 0.5;
+    switch ((layer->decay_input ? 4 : 0) + (exact ? 2 : 0) + (layer->hard_reset ? 1 : 0)) {
+    case 0: run(layer, x, scale, shift, v, u, spikes, length, 0, 0, 0); break;
+    case 1: run(layer, x, scale, shift, v, u, spikes, length, 0, 0, 1); break;
+    case 2: run(layer, x, scale, shift, v, u, spikes, length, 0, 1, 0); break;
+    case 3: run(layer, x, scale, shift, v, u, spikes, length, 0, 1, 1); break;
+    case 4: run(layer, x, scale, shift, v, u, spikes, length, 1, 0, 0); break;
+    case 5: run(layer, x, scale, shift, v, u, spikes, length, 1, 0, 1); break;
+    case 6: run(layer, x, scale, shift, v, u, spikes, length, 1, 1, 0); break;
+    default: run(layer, x, scale, shift, v, u, spikes, length, 1, 1, 1);
+    }
 }
 
 /* Spikes [T, n] of input [T, n] (or [n]); `state` [n] holds first and last membranes, or is NULL: start from rest. */
@@ -144,7 +159,7 @@ void lif_forward(const Layer *layer, const real *x, const real *scale, const rea
     {
         int64_t first, end;
         share(blocks, &first, &end);
-        real u[CHUNK], v[CHUNK];
+        real v[CHUNK], scales[CHUNK], shifts[CHUNK];
         for (int64_t b = first; b < end; b++) {
             const int64_t stop = (b + 1) * layer->block < layer->values ? (b + 1) * layer->block : layer->values;
             for (int64_t i = b * layer->block; i < stop; i += CHUNK) {
@@ -152,12 +167,11 @@ void lif_forward(const Layer *layer, const real *x, const real *scale, const rea
                 const int64_t c = layer->per_value ? i - b * layer->block : b % layer->channels;
                 for (int64_t j = 0; j < length; j++)
                     v[j] = state ? state[i + j] : (real)layer->rest;
-                for (int64_t t = 0; t < layer->steps; t++) {
-                    normalise(x + t * layer->step_stride + i, scale ? scale + c : NULL, scale ? shift + c : NULL,
-                              layer->per_value, u, length);
-                    charge(layer, u, v, length);
-                    fire(layer, u, v, spikes + t * layer->values + i, length);
-                }
+                const real *factor = by_value(layer, scale, c, 1, scales, length);
+                const real *term = by_value(layer, shift, c, 0, shifts, length);
+                for (int64_t t = 0; t < layer->steps; t++)
+                    step(layer, x + t * layer->step_stride + i, factor, term, v, NULL, spikes + t * layer->values + i,
+                         length);
                 if (state)
                     memcpy(state + i, v, length * sizeof(real));
             }
@@ -165,39 +179,71 @@ void lif_forward(const Layer *layer, const real *x, const real *scale, const rea
     }
 }
 
-/* Back-propagate one chunk: `u` [T, length] are membranes, `grad` takes the gradient of the normalised input. */
-static void backward_chunk(const Layer *layer, const real *u, const real *grad_spikes, real *grad, real *slope,
-                           real *carry, int64_t length) {
+/* Back-propagate through one step of a chunk. `carry` holds the gradient of the membranes after it and takes that of the
+ * membranes before it; `sums` and `products` collect the gradient of the normalised input and its product with x. */
+static inline __attribute__((always_inline)) void back(const Layer *layer, const real *restrict m,
+                                                       const real *restrict slope, const real *restrict grad_spikes,
+                                                       const real *restrict x, real *restrict carry,
+                                                       real *restrict grad, real *restrict sums,
+                                                       real *restrict products, int64_t length, const int detach_reset,
+                                                       const int hard_reset, const int adds) {
     const real threshold = layer->threshold, rest = layer->rest;
     const real keep = layer->keep, gain = layer->decay_input ? (real)(1 / layer->tau) : 1;
-    const int64_t out_stride = layer->step_stride ? layer->values : 0;
-    memset(carry, 0, length * sizeof(real));
-    for (int64_t t = layer->steps - 1; t >= 0; t--) {
-        const real *restrict m = u + t * length;
-        const real *restrict gs = grad_spikes + t * layer->values;
-        real *restrict g = grad + t * out_stride;
-        slopes(layer, m, slope, length);
-        if (layer->detach_reset && layer->hard_reset)
-            for (int64_t i = 0; i < length; i++)
-                carry[i] = gs[i] * slope[i] + (m[i] >= threshold ? 0 : carry[i]);
-        else if (layer->detach_reset)
-            for (int64_t i = 0; i < length; i++)
-                carry[i] = gs[i] * slope[i] + carry[i];
-        else if (layer->hard_reset)
-            for (int64_t i = 0; i < length; i++)
-                carry[i] = gs[i] * slope[i] + carry[i] * ((m[i] >= threshold ? 0 : 1) + (rest - m[i]) * slope[i]);
-        else
-            for (int64_t i = 0; i < length; i++)
-                carry[i] = gs[i] * slope[i] + carry[i] * (1 - threshold * slope[i]);
-        if (!out_stride && t < layer->steps - 1)
-            for (int64_t i = 0; i < length; i++)
-                g[i] += carry[i] * gain;
-        else
-            for (int64_t i = 0; i < length; i++)
-                g[i] = carry[i] * gain;
-        for (int64_t i = 0; i < length; i++)
-            carry[i] *= keep;
+    for (int64_t i = 0; i < length; i++) {
+        real later = carry[i];
+        if (hard_reset && detach_reset)
+            later = m[i] >= threshold ? 0 : later;
+        else if (hard_reset)
+            later *= (m[i] >= threshold ? 0 : 1) + (rest - m[i]) * slope[i];
+        else if (!detach_reset)
+            later *= 1 - threshold * slope[i];
+        later += grad_spikes[i] * slope[i];
+        carry[i] = later * keep;
+        later *= gain;
+        grad[i] = adds ? grad[i] + later : later;
+        sums[i] += later;
+        products[i] += later * x[i];
     }
+}
+
+/* Back-propagate one chunk: `u` [T, length] are membranes, `grad` takes the gradient of the normalised input. */
+static void backward_chunk(const Layer *layer, const real *x, const real *u, const real *grad_spikes, real *grad,
+                           real *sums, real *products, int64_t length) {
+    real slope[CHUNK], carry[CHUNK] = {0};
+    for (int64_t t = layer->steps - 1; t >= 0; t--) {
+        const int adds = !layer->step_stride && t < layer->steps - 1;
+        const real *m = u + t * length, *gs = grad_spikes + t * layer->values, *in = x + t * layer->step_stride;
+        real *g = grad + (layer->step_stride ? t * layer->values : 0);
+        slopes(layer, m, slope, length);
+        switch ((layer->detach_reset ? 4 : 0) + (layer->hard_reset ? 2 : 0) + adds) {
+        case 0: back(layer, m, slope, gs, in, carry, g, sums, products, length, 0, 0, 0); break;
+        case 1: back(layer, m, slope, gs, in, carry, g, sums, products, length, 0, 0, 1); break;
+        case 2: back(layer, m, slope, gs, in, carry, g, sums, products, length, 0, 1, 0); break;
+        case 3: back(layer, m, slope, gs, in, carry, g, sums, products, length, 0, 1, 1); break;
+        case 4: back(layer, m, slope, gs, in, carry, g, sums, products, length, 1, 0, 0); break;
+        case 5: back(layer, m, slope, gs, in, carry, g, sums, products, length, 1, 0, 1); break;
+        case 6: back(layer, m, slope, gs, in, carry, g, sums, products, length, 1, 1, 0); break;
+        default: back(layer, m, slope, gs, in, carry, g, sums, products, length, 1, 1, 1);
+        }
+    }
+}
+
+/* Add what a chunk collected to the sums by channel. */
+static void collect(const Layer *layer, const real *restrict from, double *restrict to, int64_t length) {
+    if (layer->per_value) {
+        for (int64_t i = 0; i < length; i++)
+            to[i] += from[i];
+        return;
+    }
+    double parts[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= length; i += 8)
+        for (int64_t j = 0; j < 8; j++)
+            parts[j] += from[i + j];
+    for (; i < length; i++)
+        parts[0] += from[i];
+    for (int64_t j = 0; j < 8; j++)
+        *to += parts[j];
 }
 
 /* Add up gradients, and their products with the input, by channel. */
@@ -240,7 +286,7 @@ int lif_backward(const Layer *layer, const real *x, const real *scale, const rea
         int64_t first, end;
         share(blocks, &first, &end);
         double *mine = sums ? sums + omp_get_thread_num() * 2 * layer->channels : NULL;
-        real v[CHUNK], slope[CHUNK];
+        real v[CHUNK], scales[CHUNK], shifts[CHUNK];
         real *u = malloc(layer->steps * CHUNK * sizeof(real));
         if (!u) {
 #pragma omp atomic write
@@ -254,17 +300,16 @@ int lif_backward(const Layer *layer, const real *x, const real *scale, const rea
                 const int64_t c = layer->per_value ? i - b * layer->block : b % layer->channels;
                 for (int64_t j = 0; j < length; j++)
                     v[j] = (real)layer->rest;
-                for (int64_t t = 0; t < layer->steps; t++) {
-                    real *m = u + t * length;
-                    normalise(x + t * layer->step_stride + i, scale ? scale + c : NULL, scale ? shift + c : NULL,
-                              layer->per_value, m, length);
-                    charge(layer, m, v, length);
-                    fire(layer, m, v, NULL, length);
+                const real *factor = by_value(layer, scale, c, 1, scales, length);
+                const real *term = by_value(layer, shift, c, 0, shifts, length);
+                for (int64_t t = 0; t < layer->steps; t++)
+                    step(layer, x + t * layer->step_stride + i, factor, term, v, u + t * length, NULL, length);
+                real added[CHUNK] = {0}, products[CHUNK] = {0};
+                backward_chunk(layer, x + i, u, grad_spikes + i, grad + i, added, products, length);
+                if (mine) {
+                    collect(layer, added, mine + c, length);
+                    collect(layer, products, mine + layer->channels + c, length);
                 }
-                backward_chunk(layer, u, grad_spikes + i, grad + i, slope, v, length);
-                for (int64_t t = 0; mine && t < (layer->step_stride ? layer->steps : 1); t++)
-                    add_up(layer, x + t * layer->step_stride + i, grad + t * layer->values + i, mine + c,
-                           mine + layer->channels + c, length);
             }
         }
         free(u);

@@ -14,7 +14,7 @@ from trainers.native.library import Layer, load
 from trainers.neuron_kernels import SURROGATES, LifDynamics
 
 TYPES = (torch.float32, torch.float64)
-_CHUNK = 1024  # as in lif.c
+_BLOCK = 1024  # values per block, about
 _FEWEST_PER_THREAD = 16384  # values that are worth waking a thread for
 
 
@@ -305,7 +305,7 @@ def _strides(x: Tensor, steps: int, one_step: bool) -> tuple[int, ...]:
 
 
 def _plain_layout() -> _Layout:
-    return _Layout(_CHUNK, 1, per_value=False)
+    return _Layout(_BLOCK, 1, per_value=False)
 
 
 def _channel_layout(step: Tensor) -> _Layout:
@@ -314,5 +314,5 @@ def _channel_layout(step: Tensor) -> _Layout:
     pixels = step[0, 0].numel()
     if pixels > 1 and (channels == 1 or step.stride(1) == pixels):
         return _Layout(pixels, channels, per_value=False)
-    repeats = max(1, _CHUNK // channels)
+    repeats = max(1, _BLOCK // channels)
     return _Layout(channels * repeats, channels * repeats, per_value=True, repeats=repeats)

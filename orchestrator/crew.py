@@ -12,7 +12,7 @@ from orchestrator.executors.debug import DebugExecutor
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.executors.ray import RayExecutor
 from orchestrator.executors.ray_plan import RayPlan, cpu_request, gpu_request
-from orchestrator.machine.slots import described, slots
+from orchestrator.machine.slots import Slot, described, slots
 from orchestrator.storage.study import Study
 from orchestrator.workers.trial_process import modules_of
 from search_spaces.space import Space
@@ -50,6 +50,20 @@ class Request:
     gpu_fraction: float | None = None
 
 
+def in_words(space: Space, request: Request) -> str:
+    """Return who would train, without asking a cluster.
+
+    Args:
+        space: names the executor.
+        request: how trials share what is there.
+    """
+    if space.executor == "ray":
+        count = "as many as fit" if request.count == "auto" else f"{request.count}"
+        return f"{count} on a Ray cluster, address {space.ray.address}"
+    places = slots(request.count, request.threads, request.per_gpu, request.gpu_fraction)
+    return _one_at_a_time(places[0]) if space.executor == "debug" else described(places)
+
+
 def hire(space: Space, request: Request, url: str, folder: Path) -> Callable[[Study], Crew]:
     """Find whoever trains, before there is a study to train for: a cluster may be out of reach.
 
@@ -70,11 +84,13 @@ def hire(space: Space, request: Request, url: str, folder: Path) -> Callable[[St
     places = slots(request.count, request.threads, request.per_gpu, request.gpu_fraction)
     if space.executor == "debug":
         place = places[0]
-        return lambda study: Crew(
-            DebugExecutor(url, study.id, place), f"one at a time in this process on {place.device}", place.threads
-        )
+        return lambda study: Crew(DebugExecutor(url, study.id, place), _one_at_a_time(place), place.threads)
     preload = modules_of(space.trainer)
     return lambda study: Crew(LocalExecutor(url, study.id, places, preload), described(places), places[0].threads)
+
+
+def _one_at_a_time(place: Slot) -> str:
+    return f"one at a time in this process on {place.device}"
 
 
 def _by_ray(space: Space, request: Request, url: str, folder: Path) -> Callable[[Study], Crew]:

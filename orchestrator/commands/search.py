@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from configs.problems import mask_credentials
 from orchestrator.commands.options import (
     OVERRIDES,
     GpuFractionOption,
@@ -24,17 +22,16 @@ from orchestrator.commands.options import (
     overrides_of,
     shares_of,
 )
-from orchestrator.crew import Request
+from orchestrator.crew import Request, in_words
 from orchestrator.launch import Ended, Search, require_means, run_search
 from orchestrator.queue.endings import EXIT_PREEMPTED
-from orchestrator.storage.database import open_database, storage_url
+from orchestrator.storage.database import mask, open_database, storage_url
 from orchestrator.storage.tables import StudyState
+from orchestrator.terminal.preview import print_preview
 from search_spaces.load import load_space
-from search_spaces.preview import sample
 from search_spaces.space import CheckedSpace, Ray
 
 CONTEXT_SETTINGS = OVERRIDES
-DRY_RUN_SAMPLES = 3
 
 
 class ExecutorName(StrEnum):
@@ -68,7 +65,8 @@ def command(
     runs_dir: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and reports.")] = Path("runs"),
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value on the base configuration.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print three samples, start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check everything, print what would run, start nothing."),
     ] = False,
 ) -> None:
     """Create or continue a study over a search space.
@@ -76,11 +74,8 @@ def command(
     The same command again goes on with the study. Any key of the base configuration can be set: --training.epochs 3.
     """
     console = Console(highlight=False)
-    checked = load_space(space, [*(set_ or []), *overrides_of(ctx)])
-    if dry_run:
-        show_samples(console, checked)
-        return
-    checked = _with_executor(checked, executor, ray_address)
+    typed = [*(set_ or []), *overrides_of(ctx)]
+    checked = _with_executor(load_space(space, typed), executor, ray_address)
     shares = shares_of(per_gpu, gpu_fraction)
     section = checked.space.workers
     request = Request(
@@ -88,8 +83,21 @@ def command(
         count_or_auto(threads or str(section.threads), "--threads"),
         **(shares if any(shares.values()) else shares_of(section.per_gpu, section.gpu_fraction)),
     )
+    url = storage_url(storage)
+    if dry_run:
+        name = study or checked.space.name
+        print_preview(
+            console,
+            checked,
+            name,
+            typed=typed,
+            trials=trials or checked.space.budget.trials,
+            workers=in_words(checked.space, request),
+            results=f"{runs_dir / name}, {mask(url)}",
+        )
+        return
     require_means(checked)
-    database = open_database(storage_url(storage), create=True)
+    database = open_database(url, create=True)
     leave(run_search(console, database, Search(checked, request, study, trials, runs_dir)))
 
 
@@ -120,12 +128,3 @@ def leave(ended: Ended) -> None:
         raise typer.Exit(EXIT_PREEMPTED)
     if ended.state is not StudyState.COMPLETE or not ended.finished:
         raise typer.Exit(1)
-
-
-def show_samples(console: Console, checked: CheckedSpace) -> None:
-    """Print configurations drawn from the space, as they would be trained."""
-    for number, (params, config) in enumerate(sample(checked, DRY_RUN_SAMPLES)):
-        console.rule(f"sample {number}: " + ", ".join(f"{key}={value}" for key, value in params.items()))
-        text = mask_credentials(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
-        console.print(text, markup=False, soft_wrap=True)
-    console.print(f"{checked.space.name}: the space is sound; nothing was started.")

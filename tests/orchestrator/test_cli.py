@@ -86,14 +86,56 @@ def test_an_absent_trainer_is_noticed_before_anything_is_started(
     assert "trainer 'no_such.module:train': there is no module 'no_such.module'" in capsys.readouterr().err
 
 
-def test_a_dry_run_prints_three_samples_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    space = write_space(tmp_path, overrides={"tracking.mlflow_uri": "postgresql://u:s3cr3t@h/mlflow"})
-    call("--space", str(space), "--dry-run", code=0)
+def test_a_dry_run_shows_what_would_run_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    space = write_space(
+        tmp_path,
+        description="for a test",
+        overrides={"loss": {"name": "ce_ss"}, "tracking.mlflow_uri": "postgresql://u:s3cr3t@h/mlflow"},
+        constraints=[{"metric": "val_accuracy", "min": 0.5, "hard": True}, {"metric": "val_firing_rate", "max": 0.3}],
+        stop={"rungs": {"first": 2, "factor": 3}},
+        budget={"trials": 4, "hours": 12},
+    )
+    arguments = ("--space", str(space), "--dry-run", "--study", "mine", "--workers", "3", "--threads", "2")
+    call(*arguments, "--trials", "7", "--training.epochs", "9", "--runs-dir", "here", code=0)
     output = capsys.readouterr().out
-    assert output.count("sample ") == 3
-    assert output.count("omega: ") == 3
     assert "s3cr3t" not in output
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    for line in (
+        "space tiny: for a test",
+        "base stal/srnn_digits: stal_srnn on digits, ce_ss, 9 epochs in batches of 128",
+        "objectives maximize val_accuracy, minimize val_spike_density",
+        "constraints val_accuracy >= 0.5 (hard), val_firing_rate <= 0.3",
+        "ends early what is not among the best 1/3 at epoch 2, 6, 18, ..., what breaks a hard constraint",
+        "trials 7, drawn by random, at most 12 h of all together",
+        "workers 3 workers on cpu with 2 threads each",
+        "results here/mine, sqlite:///runs/spikebench.db",
+        "parameter may be sample 1 sample 2 sample 3",
+    ):
+        assert line in lines
+    assert any(line.startswith("overrides loss.name=ce_ss, tracking.mlflow_uri=") for line in lines)
+    (omega,) = (line for line in lines if line.startswith("loss.omega float from 1e-06 to 0.0005, log "))
+    assert all(1e-6 <= float(value) <= 5e-4 for value in omega.split()[-3:])
+    assert "`spikebench export mine NUMBER`" in lines[-1]
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.yaml"}
+
+
+def test_a_dry_run_shows_which_parameters_a_sample_does_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = {
+        "optimizer.name": {"type": "categorical", "choices": ["adamw", "sgd"]},
+        "optimizer.momentum": {"type": "float", "low": 0.5, "high": 0.99, "when": {"optimizer.name": ["sgd"]}},
+    }
+    call("--space", str(write_space(tmp_path, parameters=parameters)), "--dry-run", "--executor", "ray", code=0)
+    lines = capsys.readouterr().out.splitlines()
+    names, momenta = (next(line for line in lines if line.startswith(f"optimizer.{key}")) for key in ("name", "mom"))
+    drawn = zip(names.split()[-3:], momenta.split()[-3:], strict=True)
+    assert all((momentum == "-") == (name == "adamw") for name, momentum in drawn)
+    assert {"adamw", "sgd"} <= set(names.split()[-3:])
+    assert any("on a Ray cluster" in line for line in lines)
 
 
 def test_every_command_has_its_module_and_its_one_line(capsys: pytest.CaptureFixture[str]) -> None:

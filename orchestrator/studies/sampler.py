@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers._tpe import _truncnorm
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.probability_distributions import (
+    _BatchedTruncLogNormDistributions,
+    _BatchedTruncNormDistributions,
+)
 from optuna.samplers._tpe.sampler import default_gamma, default_gamma_multiobjective
 from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace, _SearchSpaceGroup
 from optuna.study import Study
@@ -20,6 +25,7 @@ from orchestrator.studies.trial_table import ENDED, TrialTable
 from search_spaces.space import Sampler
 
 CELLS = 160_000  # numbers in a table of candidates x trials x parameters; such a table has 1.3 MB
+CONTINUOUS = (_BatchedTruncNormDistributions, _BatchedTruncLogNormDistributions)
 LEAST_CANDIDATES = 4  # each part costs something of its own
 
 
@@ -51,15 +57,16 @@ class LongStudyTPESampler(TPESampler):
                     running.append((len(ended), row))
         several = len(study.directions) > 1
         self._gamma = self._gamma or (default_gamma_multiobjective if several else default_gamma)
-        values = table.parameters(ended, search_space)
+        rows = table.rows(ended)
+        values = table.parameters(rows, search_space)
         complete = ~np.isnan(values).any(axis=1)
         good = np.zeros(len(ended), dtype=bool)
-        good[table.best(study, ended, self._gamma(len(ended)))] = True
+        good[table.best(study, ended, rows, self._gamma(len(ended)))] = True
         good, bad = good & complete, ~good & complete
         rest = values[bad]
         if running:
-            before, rows = zip(*running, strict=True)
-            rest = np.insert(rest, [np.count_nonzero(bad[:count]) for count in before], rows, axis=0)
+            places = [np.count_nonzero(bad[:before]) for before, _ in running]
+            rest = np.insert(rest, places, [row for _, row in running], axis=0)
         below = self._estimator(values[good], search_space, np.ones(np.count_nonzero(good)) if several else None)
         above = self._estimator(rest, search_space)
         samples = below.sample(self._rng.rng, self._n_ei_candidates)
@@ -78,6 +85,8 @@ class LongStudyTPESampler(TPESampler):
         """Weigh a few candidates at a time: each is compared with every trial, and all at once outgrow the caches."""
         trials = len(mpe_above._mixture_distribution.weights)
         few = max(LEAST_CANDIDATES, CELLS // (trials * len(samples)))
+        if all(isinstance(part, CONTINUOUS) for part in mpe_above._mixture_distribution.distributions):
+            return np.subtract(_log_density(mpe_below, samples, few), _log_density(mpe_above, samples, few))
         candidates = len(next(iter(samples.values())))
         parts = [
             {name: values[start : start + few] for name, values in samples.items()}
@@ -85,6 +94,41 @@ class LongStudyTPESampler(TPESampler):
         ]
         weigh = super()._compute_acquisition_func
         return np.concatenate([weigh(part, mpe_below, mpe_above) for part in parts])
+
+
+def _log_density(estimator: _ParzenEstimator, samples: dict[str, np.ndarray], few: int) -> np.ndarray:
+    """Return `[C]` logarithms of the density at the candidates, as Optuna does for continuous parameters.
+
+    What does not depend on the candidates is computed once. None lies outside the range they were drawn from, so
+    Optuna's test for that is left out; all numbers are the same to the last bit.
+
+    Args:
+        estimator: a mixture of normal distributions, cut off at the ends of the parameters' ranges.
+        samples: `[C]` values of each of the `P` parameters.
+        few: candidates at a time.
+    """
+    mixture = estimator._mixture_distribution
+    continuous = cast("list[_BatchedTruncNormDistributions]", mixture.distributions)
+    of = list(zip(samples.values(), continuous, strict=True))
+    points = np.column_stack([np.log(values) if part.is_log else values for values, part in of])  # [C, P]
+    centres = np.column_stack([part.mu for _, part in of])  # [N, P]
+    widths = np.column_stack([part.sigma for _, part in of])
+    lows, highs = (np.array([getattr(part, end) for _, part in of]) for end in ("adapted_low", "adapted_high"))
+    inside = _truncnorm._log_gauss_mass((lows - centres) / widths, (highs - centres) / widths)
+    logs, weights = np.log(widths), np.log(mixture.weights)
+    found = []
+    for start in range(0, len(points), few):
+        each = points[start : start + few, np.newaxis, :] - centres  # [few, N, P]
+        each /= widths
+        each *= each
+        each /= -2.0
+        each -= _truncnorm._norm_pdf_logC
+        each -= inside
+        each -= logs
+        of_trials = each.sum(axis=-1) + weights
+        most = of_trials.max(axis=1)
+        found.append(np.log(np.exp(of_trials - most[:, np.newaxis]).sum(axis=1)) + most)
+    return np.concatenate(found)
 
 
 class _DistinctSpaces(_GroupDecomposedSearchSpace):

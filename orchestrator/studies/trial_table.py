@@ -51,7 +51,7 @@ class TrialTable:
                 self._enter(trial)
         return np.fromiter((known[trial._trial_id] for trial in trials), np.intp, len(trials))
 
-    def best(self, study: Study, trials: Sequence[FrozenTrial], count: int) -> NDArray[np.intp]:
+    def best(self, study: Study, trials: Sequence[FrozenTrial], rows: NDArray[np.intp], count: int) -> NDArray[np.intp]:
         """Return the positions of the best trials, as Optuna's TPE splits them.
 
         Complete ones come first, by value or by non-domination rank; then pruned ones, the furthest first; then those
@@ -60,9 +60,10 @@ class TrialTable:
         Args:
             study: the study.
             trials: complete or pruned ones, by number.
+            rows: where they stand.
             count: how many.
         """
-        cells = self._cells[self.rows(trials)]
+        cells = self._cells[rows]
         found: list[NDArray[np.intp]] = []
         for kind in (COMPLETE, PRUNED, INFEASIBLE):
             group = np.flatnonzero(cells[:, KIND] == kind)
@@ -78,14 +79,13 @@ class TrialTable:
             count -= some
         return np.concatenate(found)
 
-    def parameters(self, trials: Sequence[FrozenTrial], names: Iterable[str]) -> NDArray[np.float64]:
+    def parameters(self, rows: NDArray[np.intp], names: Iterable[str]) -> NDArray[np.float64]:
         """Return `[N, P]` parameters of trials in Optuna's internal form, NaN where a trial lacks one.
 
         Args:
-            trials: complete or pruned ones.
+            rows: where they stand.
             names: of `P` parameters.
         """
-        rows = self.rows(trials)
         missing = np.full(len(rows), math.nan)
         columns = [self._cells[rows, self._columns[name]] if name in self._columns else missing for name in names]
         return np.column_stack(columns)

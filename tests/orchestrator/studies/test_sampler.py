@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -19,15 +19,24 @@ DISTRIBUTIONS = {
     "share": FloatDistribution(0.0, 1.0),
     "width": IntDistribution(1, 64, log=True),
     "kind": CategoricalDistribution(("adam", "sgd")),
-    "step": FloatDistribution(0.0, 1.0, step=0.1),
+    "last": FloatDistribution(0.0, 1.0, step=0.1),
+}
+CONTINUOUS = {
+    "rate": FloatDistribution(1e-4, 1.0, log=True),
+    "share": FloatDistribution(0.0, 1.0),
+    "width": FloatDistribution(1.0, 64.0, log=True),
+    "last": FloatDistribution(0.0, 1.0),
 }
 
 
-def draw(kind: type[TPESampler], objectives: int, ends: str) -> list[dict[str, Any]]:
+def draw(
+    kind: type[TPESampler], distributions: dict[str, BaseDistribution], objectives: int, ends: str
+) -> list[dict[str, Any]]:
     """Draw five trials after 200 random ones, of which every other one lacks a parameter.
 
     Args:
         kind: what draws them.
+        distributions: of the parameters.
         objectives: how many.
         ends: how the random ones end, in turn: c(omplete), i(nfeasible), p(runed), P(runed with a curve), r(uns on),
             f(ails).
@@ -36,8 +45,8 @@ def draw(kind: type[TPESampler], objectives: int, ends: str) -> list[dict[str, A
 
     def tell(number: int, sampler: BaseSampler, end: str) -> dict[str, Any]:
         study.sampler = sampler
-        left_out = "step" if number % 2 else ""
-        trial = study.ask({name: space for name, space in DISTRIBUTIONS.items() if name != left_out})
+        left_out = "last" if number % 2 else ""
+        trial = study.ask({name: space for name, space in distributions.items() if name != left_out})
         params = trial.params
         values = [params["rate"] - params["share"] ** 2 + params["width"] / 64, params["share"]][:objectives]
         if end == "i":
@@ -58,14 +67,19 @@ def draw(kind: type[TPESampler], objectives: int, ends: str) -> list[dict[str, A
         return [tell(number, kind(seed=number, **options), "c") for number in range(200, 205)]
 
 
-@pytest.mark.parametrize(
-    ("objectives", "ends"),
-    [(1, "c"), (2, "c"), (1, "cri"), (2, "cri"), (1, "cPf"), (1, "ccpP"), (2, "cpif"), (1, "P"), (1, "i"), (2, "pr")],
-)
-def test_a_long_study_draws_what_optuna_draws(objectives: int, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+CASES = [
+    (1, "c"), (2, "c"), (1, "cri"), (2, "cri"), (1, "cPf"), (1, "ccpP"), (2, "cpif"), (1, "P"), (1, "i"), (2, "pr"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("space", [DISTRIBUTIONS, CONTINUOUS], ids=["mixed", "continuous"])
+@pytest.mark.parametrize(("objectives", "ends"), CASES)
+def test_a_long_study_draws_what_optuna_draws(
+    space: dict[str, BaseDistribution], objectives: int, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampler, "CELLS", 6000)  # so that the candidates are weighed in several parts
-    drawn = draw(LongStudyTPESampler, objectives, ends)
-    assert drawn == draw(TPESampler, objectives, ends)
+    drawn = draw(LongStudyTPESampler, space, objectives, ends)
+    assert drawn == draw(TPESampler, space, objectives, ends)
     assert len({str(params) for params in drawn}) == 5
 
 

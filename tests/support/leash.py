@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trainers.protocol import Reporter, Verdict
 
 FILE = "leash.txt"
-STANDING = "standing.txt"  # process and epochs of the trial that stands in a folder
+STANDING = "standing_*.txt"  # the epochs after which the process of that number stood last
 
 
 def tie(folder: Path, epochs: int) -> None:
@@ -29,12 +32,47 @@ def untie(folder: Path) -> None:
     (folder / FILE).unlink(missing_ok=True)
 
 
-def standing(run_dir: Path) -> tuple[int, int] | None:
-    """Return the process of the trial that stood last in a folder, and how many epochs it had done."""
-    with contextlib.suppress(FileNotFoundError):
-        pid, epochs = (run_dir / STANDING).read_text().split()
-        return int(pid), int(epochs)
-    return None
+def standing(run_dir: Path) -> dict[int, int]:
+    """Return the processes that have stood in a trial's folder, and after how many epochs each stood last."""
+    before, after = STANDING.split("*")
+    return {
+        int(path.name.removeprefix(before).removesuffix(after)): int(path.read_text())
+        for path in run_dir.glob(STANDING)
+    }
+
+
+@contextlib.contextmanager
+def held(run_dir: Path, epochs: int, then: Callable[[int], object]) -> Iterator[None]:
+    """Do something, beside the block, to the trial that the block runs; untie it afterwards, or when that fails.
+
+    Args:
+        run_dir: the trial's folder.
+        epochs: where it stands until then.
+        then: given the trial's process; called from another thread.
+    """
+    tie(run_dir, epochs)
+    for stale in run_dir.glob(STANDING):
+        stale.unlink()
+    ended = threading.Event()
+
+    def act() -> None:
+        try:
+            while not (trial := standing(run_dir)):
+                if ended.wait(0.01):
+                    return
+            then(*trial)
+        except BaseException:
+            untie(run_dir)
+            raise
+
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(act)
+        try:
+            yield
+        finally:
+            ended.set()
+            untie(run_dir)
+    beside.result()
 
 
 def verdict_at(run_dir: Path, epochs: int, report: Reporter) -> Verdict:
@@ -42,7 +80,7 @@ def verdict_at(run_dir: Path, epochs: int, report: Reporter) -> Verdict:
     told = False
     while (verdict := report.verdict()) is Verdict.CONTINUE and epochs >= _length(run_dir):
         if not told:
-            _write(run_dir / STANDING, f"{os.getpid()} {epochs}")
+            _write(run_dir / STANDING.replace("*", str(os.getpid())), str(epochs))
             told = True
         time.sleep(0.01)
     return verdict

@@ -58,14 +58,15 @@ def test_late_writes_and_checkpoints_of_a_worker_that_slept_do_not_count(any_url
         "SELECT sb_workers.pid, sb_attempts.pid FROM sb_attempts JOIN sb_workers ON sb_workers.id = worker"
     )
     folder = study.runs / "trial_00000"
-    study.wait_until(lambda: leash.standing(folder) == (trial, 3), "the first attempt stands")
+    study.wait_until(lambda: leash.standing(folder) == {trial: 3}, "the first attempt stands")
     os.kill(sleeper, signal.SIGSTOP)
     study.execute("UPDATE sb_jobs SET lease_until = 1.0")  # as when it slept for a minute
     study.wait_for("SELECT count(*) = 3 FROM sb_epochs WHERE attempt = 2")
     study.tie(6)  # both go on, and save
-    for name in ("ckpt-00006-0000000.pt", "ckpt-00006-0000000-a0002.pt"):
-        study.wait_until((folder / name).exists, name)
+    study.wait_until(lambda: list(leash.standing(folder).values()) == [6, 6], "both attempts stand")
     assert psutil.pid_exists(trial)
+    mine = folder / "ckpt-00006-0000000-a0002.pt"
+    assert mine.exists()
     os.kill(sleeper, signal.SIGCONT)
     study.wait_until(lambda: not psutil.pid_exists(trial), "the end of the first attempt's process")
     study.untie()

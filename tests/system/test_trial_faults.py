@@ -5,10 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 import zipfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from trainers.training import train
 pytestmark = pytest.mark.system
 
 SUPPORT = Path(__file__).parents[1] / "support"
+NOTHING = nullcontext()
 PATIENCE = 5.0  # seconds of silence that are a hang; no process of a busy machine needs so long for a step
 
 
@@ -78,19 +78,16 @@ class Bench:
         with self.database.begin() as connection:
             connection.execute(update(JobRow).values(trainer=trainer, run_dir=str(self.run_dir), threads=1))
 
-    def run(self, meanwhile: Callable[[], object] = lambda: None) -> JobState | None:
-        """Run one attempt, and something beside it; a leash is untied at its end, or when that fails."""
+    def run(self, beside: AbstractContextManager[None] = NOTHING) -> JobState | None:
+        """Run one attempt, and something beside it."""
         held = self.database.write(lambda connection: claim(connection, worker()))
         assert held is not None
-        with ThreadPoolExecutor(1) as pool:
-            beside = pool.submit(meanwhile)
-            beside.add_done_callback(lambda done: done.exception() and leash.untie(self.run_dir))
-            try:
-                state = Attempt(self.database, held, "cpu", self.handles).run(Doorbell(None))
-                beside.result()
-            finally:
-                leash.untie(self.run_dir)
-        return state
+        with beside:
+            return Attempt(self.database, held, "cpu", self.handles).run(Doorbell(None))
+
+    def at_epoch(self, epochs: int, number: signal.Signals) -> AbstractContextManager[None]:
+        """Have the trial's process get a signal when it stands after so many epochs."""
+        return leash.held(self.run_dir, epochs, lambda pid: os.kill(pid, number))
 
     def set_hang_seconds(self, seconds: float) -> None:
         config = self.job().config
@@ -107,19 +104,6 @@ class Bench:
 
     def log(self) -> str:
         return (self.run_dir / "trial.log").read_text()
-
-    def at_epoch(self, epochs: int, number: signal.Signals) -> Callable[[], None]:
-        """Tie the trial at an epoch; return what sends its process a signal when it stands there."""
-        leash.tie(self.run_dir, epochs)
-
-        def send() -> None:
-            deadline = time.monotonic() + 120
-            while (pid := self.attempts()[-1].pid) is None or leash.standing(self.run_dir) != (pid, epochs):
-                assert time.monotonic() < deadline, self.log()
-                time.sleep(0.01)
-            os.kill(pid, number)
-
-        return send
 
     def curve(self) -> dict[int, dict[str, float]]:
         found: dict[int, dict[str, float]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -35,7 +36,7 @@ def test_a_process_that_has_ended_is_dead_collected_or_not(child: psutil.Process
     started = child.create_time()
     child.kill()
     while child.status() != psutil.STATUS_ZOMBIE:
-        pass
+        time.sleep(0.01)
     assert is_dead(host_identity(), child.pid, started)
 
 

@@ -45,7 +45,7 @@ def test_no_two_processes_ever_claim_the_same_job(any_url: str) -> None:
     processes = [context.Process(target=claim_all, args=(any_url, f"w{k}", done)) for k in range(4)]
     for process in processes:
         process.start()
-    numbers = sorted(done.get(timeout=60) for _ in range(60))
+    numbers = sorted(done.get(timeout=120) for _ in range(60))
     for process in processes:
         process.join()
         assert process.exitcode == 0

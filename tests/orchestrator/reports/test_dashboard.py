@@ -88,12 +88,12 @@ def test_the_dashboard_serves_the_studies(local: Database, tmp_path: Path) -> No
     thread.start()
     try:
         address = f"http://127.0.0.1:{server.server_port}"
-        with urllib.request.urlopen(f"{address}/api/studies", timeout=10) as reply:
+        with urllib.request.urlopen(f"{address}/api/studies", timeout=60) as reply:
             summaries = json.load(reply)["study_summaries"]
         assert [summary["study_name"] for summary in summaries] == ["stal_loss"]
         request = urllib.request.Request(f"{address}/api/studies/1", method="DELETE")
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=60)
         refused.value.close()
     finally:
         server.shutdown()

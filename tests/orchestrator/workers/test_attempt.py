@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import leash
 import pytest
 from sqlalchemy import insert, select, update
 
@@ -116,38 +116,27 @@ def test_every_bad_end_has_its_reason_and_names_its_log(
 
 def test_a_preempted_trial_goes_on_where_it_was(sqlite: Database, context: ForkServerContext, tmp_path: Path) -> None:
     theirs, ours = multiprocessing.Pipe()
-    first = attempt(sqlite, context, "steady", tmp_path / "run", epochs=40)
-
-    def leave_after_the_first_epoch() -> None:
-        while not all_of(sqlite, EpochRow):
-            time.sleep(0.02)
-        theirs.send(Ring.LEAVE)
-
-    leaver = threading.Thread(target=leave_after_the_first_epoch)
-    leaver.start()
-    assert first.run(Doorbell(ours)) is JobState.PENDING
-    leaver.join()
-    done = len(all_of(sqlite, EpochRow))
-    assert 0 < done < 40
+    first = attempt(sqlite, context, "steady", tmp_path / "run", epochs=5)
+    with leash.held(tmp_path / "run", 2, lambda _: theirs.send(Ring.LEAVE)):
+        assert first.run(Doorbell(ours)) is JobState.PENDING
+    assert [row.epoch for row in all_of(sqlite, EpochRow)] == [1, 2]
     assert again(sqlite, context).run(Doorbell(None)) is JobState.DONE
-    assert [row.epoch for row in all_of(sqlite, EpochRow)] == list(range(1, 41))
+    assert [row.epoch for row in all_of(sqlite, EpochRow)] == [1, 2, 3, 4, 5]
     assert [row.end_reason for row in all_of(sqlite, AttemptRow)] == [EndReason.PREEMPTED, EndReason.FINISHED]
-    assert all_of(sqlite, AttemptRow)[1].resumed_epoch == done
+    assert all_of(sqlite, AttemptRow)[1].resumed_epoch == 2
 
 
 def test_a_trial_that_was_given_to_another_is_ended_without_a_trace(
     sqlite: Database, context: ForkServerContext, tmp_path: Path
 ) -> None:
-    late = attempt(sqlite, context, "steady", tmp_path / "run", epochs=1000)
+    late = attempt(sqlite, context, "steady", tmp_path / "run", epochs=5)
 
-    def give_away() -> None:
+    def give_away(_: int) -> None:
         with sqlite.begin() as connection:
             connection.execute(update(JobRow).values(attempt=2, owner="other"))
 
-    timer = threading.Timer(0.5, give_away)
-    timer.start()
-    assert late.run(Doorbell(None)) is None
-    timer.join()
+    with leash.held(tmp_path / "run", 2, give_away):
+        assert late.run(Doorbell(None)) is None
     count = len(all_of(sqlite, EpochRow))
     time.sleep(0.3)
     assert len(all_of(sqlite, EpochRow)) == count
@@ -158,16 +147,14 @@ def test_a_trial_that_was_given_to_another_is_ended_without_a_trace(
 def test_a_stopped_trial_ends_with_the_reason_of_whoever_stopped_it(
     sqlite: Database, context: ForkServerContext, tmp_path: Path
 ) -> None:
-    running = attempt(sqlite, context, "steady", tmp_path / "run", epochs=1000)
+    running = attempt(sqlite, context, "steady", tmp_path / "run", epochs=5)
 
-    def stop() -> None:
+    def stop(_: int) -> None:
         with sqlite.begin() as connection:
             connection.execute(update(JobRow).values(verdict="stop", verdict_reason="rung"))
 
-    timer = threading.Timer(0.5, stop)
-    timer.start()
-    assert running.run(Doorbell(None)) is JobState.DONE
-    timer.join()
+    with leash.held(tmp_path / "run", 2, stop):
+        assert running.run(Doorbell(None)) is JobState.DONE
     assert only(sqlite, JobRow).end_reason == EndReason.RUNG
 
 

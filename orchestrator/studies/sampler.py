@@ -86,7 +86,8 @@ class LongStudyTPESampler(TPESampler):
         trials = len(mpe_above._mixture_distribution.weights)
         few = max(LEAST_CANDIDATES, CELLS // (trials * len(samples)))
         if all(isinstance(part, CONTINUOUS) for part in mpe_above._mixture_distribution.distributions):
-            return np.subtract(_log_density(mpe_below, samples, few), _log_density(mpe_above, samples, few))
+            better: np.ndarray = _log_density(mpe_below, samples, few) - _log_density(mpe_above, samples, few)
+            return better
         candidates = len(next(iter(samples.values())))
         parts = [
             {name: values[start : start + few] for name, values in samples.items()}

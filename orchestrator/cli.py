@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -37,6 +38,7 @@ COMMANDS = {  # name -> one line for --help; the module is only imported when it
 NOT_DONE = {"enqueue": ", nothing was enqueued", "validate": ""}  # command -> what did not happen for wrong input
 EXIT_ERROR = 1
 EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 
 def application(arguments: list[str]) -> typer.Typer:
@@ -75,26 +77,33 @@ def add_command(built: typer.Typer, name: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run `spikebench`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    run(application(arguments), "spikebench", arguments)
+    run(lambda: application(arguments), "spikebench", arguments)
 
 
 def search_main(arguments: list[str] | None = None) -> None:
     """Run `spikebench-search`, which is `spikebench search`."""
+    run(search_application, "spikebench-search", sys.argv[1:] if arguments is None else arguments)
+
+
+def search_application() -> typer.Typer:
+    """Build `spikebench-search`."""
     built = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     add_command(built, "search")
-    run(built, "spikebench-search", sys.argv[1:] if arguments is None else arguments)
+    return built
 
 
-def run(built: typer.Typer, name: str, arguments: list[str]) -> None:
+def run(build: Callable[[], typer.Typer], name: str, arguments: list[str]) -> None:
     """Run an application and turn what this project raises on purpose into one clear message and an exit code.
 
     Args:
-        built: the application.
+        build: makes the application; that takes seconds, in which somebody may press Ctrl-C.
         name: name of the program, for the usage line.
         arguments: command line without the program.
     """
     try:
-        built(arguments, prog_name=name)
+        build()(arguments, prog_name=name)
+    except KeyboardInterrupt:  # once the application is built, typer sees to it, with the same code
+        sys.exit(EXIT_INTERRUPTED)
     except ConfigError as error:
         count = len(error.problems)
         so = NOT_DONE.get(arguments[0] if arguments else "", ", nothing was started")

@@ -164,7 +164,8 @@ def _why_not(database: Database, study: StudyRow) -> str:
     if state is StudyState.COMPLETE:
         return (
             f"study '{study.name}' is complete: all its {study.budget_trials} trials have ended. "
-            f"More of them: `spikebench controller --study {study.name} --trials {study.budget_trials + 10}`"
+            f"More of them: its search command with --trials {study.budget_trials + 10}, or `spikebench controller "
+            f"--study {study.name} --trials {study.budget_trials + 10}` with workers from elsewhere"
         )
     return (
         f"study '{study.name}' is {state}: nothing runs. "

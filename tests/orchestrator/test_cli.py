@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,20 @@ def test_the_class_of_an_error_is_its_exit_code(
     built = typer.Typer()
     built.command()(command)
     with pytest.raises(SystemExit) as caught:
-        cli.run(built, "spikebench", [])
+        cli.run(lambda: built, "spikebench", [])
     assert caught.value.code == code
     assert str(error) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [main, search_main])
+def test_ctrl_c_while_modules_are_loaded_leaves_no_traceback(
+    program: Callable[[list[str]], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def import_module(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(SystemExit) as caught:
+        program(["status"])
+    assert caught.value.code == 130
+    assert capsys.readouterr() == ("", "")

@@ -11,8 +11,8 @@ UNITS = {"seconds": "s", "mb": "MB", "mj": "mJ", "hours": "h"}
 
 END_REASONS: dict[str, str] = {
     EndReason.FINISHED: "ran all its epochs",
-    EndReason.RUNG: "stopped early: behind the other trials at the same epoch",
-    EndReason.DOMINATED: "stopped early: beaten in every objective",
+    EndReason.RUNG: "stopped early: behind other trials at the same epoch",
+    EndReason.DOMINATED: "stopped early: dominated by other trials at the same epoch",
     EndReason.CONSTRAINT: "stopped early: a constraint can no longer be kept",
     EndReason.NAN: "the loss became NaN or infinite",
     EndReason.DEAD_SPIKES: "stopped early: no layer spikes",

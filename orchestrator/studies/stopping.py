@@ -214,7 +214,8 @@ class StopRules:
                 if rung not in trial.weighed and (rung, job_id) in self._arrived:
                     trial.weighed.add(rung)
                     if self._falls(rung, job_id, self._rungs):
-                        return EndReason.RUNG
+                        # of several objectives: who is behind is dominated by one of a better front
+                        return EndReason.RUNG if len(self._signs) == 1 else EndReason.DOMINATED
         return None
 
     def _falls(self, rung: int, job_id: int, rungs: Rungs) -> bool:

@@ -74,14 +74,14 @@ def test_rungs_and_a_hard_constraint_end_trials(tmp_path: Path, monkeypatch: pyt
         " ON job_id = sb_jobs.id GROUP BY job_id ORDER BY trial_number",
     )
     early = {number: reason for number, reason, *_ in ended if reason != EndReason.FINISHED}
-    assert set(early.values()) == {EndReason.RUNG, EndReason.CONSTRAINT}, output
+    assert set(early.values()) == {EndReason.DOMINATED, EndReason.CONSTRAINT}, output
     for number, reason, state, told, params, epochs in ended:
         assert (state, told) == ("done", 1)
         assert (epochs < EPOCHS) == (number in early)
         assert (reason == EndReason.CONSTRAINT) == ("1e-06" in params)
     states = dict(query(tmp_path, "SELECT number, state FROM trials"))
     assert states == {number: "PRUNED" if number in early else "COMPLETE" for number, *_ in ended}
-    assert f"stopped early: {END_REASONS[EndReason.RUNG].partition(': ')[2]}" in output
+    assert f"stopped early: {END_REASONS[EndReason.DOMINATED].partition(': ')[2]}" in output
     database = open_database(f"sqlite:///{tmp_path}/study.db")
     history = read_history(database, "tiny")
     assert {trial.number for trial in history.front.trials} <= {number for number, *_ in ended} - early.keys()

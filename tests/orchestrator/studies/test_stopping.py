@@ -181,7 +181,7 @@ def test_a_trial_that_is_behind_is_asked_to_stop_and_the_front_is_not(database: 
         report(database, add_trial(database, number), 2, 10.0 + number, accuracy=accuracy, density=density)
     assert rules.apply() == [2]
     assert rules.apply() == []
-    assert wishes(database) == {2: EndReason.RUNG}
+    assert wishes(database) == {2: EndReason.DOMINATED}
 
 
 def test_one_objective_goes_by_its_value(database: Database) -> None:

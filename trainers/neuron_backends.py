@@ -19,6 +19,7 @@ from spikingjelly.activation_based import functional
 from spikingjelly.activation_based import surrogate as surrogate_functions
 
 from trainers.native import lif as native
+from trainers.native import pooled
 from trainers.native.library import NoCompilerError
 from trainers.neuron_kernels import LifDynamics, lif
 
@@ -141,13 +142,29 @@ def _agrees_with_torch(device: torch.device) -> bool:
 
 @torch.inference_mode(mode=False)
 def _native_agrees_with_torch() -> bool:
-    """Compare the C kernels' spikes and gradients with torch, alone and behind a normalisation."""
+    """Compare the C kernels with torch: neurons alone, behind a normalisation, and behind one with a pool."""
     device = torch.device("cpu")
     norm = nn.BatchNorm2d(4)
-    return _agree(lambda x: native.lif_from(x, None, _TRIAL)[0], lambda x: lif(x, _TRIAL), device) and _agree(
-        lambda x: native.normalised_lif(x.view(4, 2, 4, 2, 2), norm, _TRIAL).view_as(x),
-        lambda x: lif(norm(x.view(8, 4, 2, 2)).view_as(x), _TRIAL),
-        device,
+
+    def maps(x: Tensor) -> Tensor:
+        return x.view(4, 2, 2, 2, 4).permute(0, 1, 4, 2, 3)
+
+    def plain(x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
+        currents = pool(norm(maps(x).flatten(0, 1)))
+        return lif(currents.view(4, 2, *currents.shape[1:]).expand(4, 2, 4, 2, 2).reshape(4, 32), _TRIAL)
+
+    return (
+        _agree(lambda x: native.lif_from(x, None, _TRIAL)[0], lambda x: lif(x, _TRIAL), device)
+        and _agree(
+            lambda x: native.normalised_lif(maps(x), norm, _TRIAL).reshape(4, 32),
+            lambda x: plain(x, nn.Identity()),
+            device,
+        )
+        and _agree(
+            lambda x: pooled.pooled_lif(maps(x), norm, _TRIAL).expand(4, 2, 4, 2, 2).reshape(4, 32),
+            lambda x: plain(x, nn.MaxPool2d(3, 2, 1)),
+            device,
+        )
     )
 
 

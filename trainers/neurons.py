@@ -18,6 +18,7 @@ from spikingjelly.activation_based import neuron
 from spikingjelly.activation_based.surrogate import MultiLevelSpikeCount
 
 from trainers.native import lif as native
+from trainers.native import pooled
 from trainers.neuron_backends import BACKENDS, FUSED_TYPES, choose_backend, fused_lif
 from trainers.neuron_kernels import SURROGATES, LifDynamics, RecurrentDynamics, lif_from, plif_from, recurrent_lif
 from trainers.neuron_kinds import MAX_SPIKE_COUNT, Clif, Glif, Ilif, Klif, Psn, surrogate_function
@@ -56,18 +57,23 @@ class Lif(neuron.LIFNode):  # type: ignore[misc]  # spikingjelly is untyped
         """Drop the membranes of the last call."""
         self.last = None
 
-    def multi_step_forward(self, x_seq: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
-        """Return the spikes, of the input's shape [T, ...] and type; `norm` is applied first, see `can_normalise`."""
+    def multi_step_forward(self, x_seq: Tensor, norm: nn.BatchNorm2d | None = None, pools: bool = False) -> Tensor:
+        """Return the spikes, of the input's shape [T, ...] and type; `norm` is applied first, see `can_normalise`.
+
+        Between the two `pools` halves the sides of the maps.
+        """
         if norm is not None:
-            return native.normalised_lif(x_seq, norm, self.dynamics)
+            layer = pooled.pooled_lif if pools else native.normalised_lif
+            return layer(x_seq, norm, self.dynamics)
         spikes, last = self._run(x_seq, self.last)
         if self.carries:
             self.last = last
         return spikes
 
-    def can_normalise(self, x: Tensor, norm: nn.Module) -> bool:
-        """Return whether a kernel does the normalisation of these currents [T, B, C, H, W] in the same pass."""
-        return not self.carries and native.can_normalise(x, norm) and self._kernel(x) == "native"
+    def can_normalise(self, x: Tensor, norm: nn.Module, pools: bool = False) -> bool:
+        """Return whether a kernel does the normalisation of these currents [T, B, C, H, W], and a pool, as well."""
+        can = not self.carries and native.can_normalise(x, norm) and self._kernel(x) == "native"
+        return can and (not pools or pooled.can_pool(x))
 
     def _kernel(self, x: Tensor) -> str:
         """Return the kernel that runs currents of this type."""

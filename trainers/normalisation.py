@@ -26,7 +26,7 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return split_time(conv(x.flatten(0, 1)), len(x))
 
 
-def fire(neuron: nn.Module, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def fire(neuron: nn.Module, norm: nn.BatchNorm2d, x: Tensor, *, pools: bool = False) -> Tensor:
     """Normalise currents and run a spiking layer on them, in one pass where a kernel can do both.
 
     A hook on the layer may then see the currents before the normalisation; it always sees the spikes.
@@ -35,13 +35,25 @@ def fire(neuron: nn.Module, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
         neuron: a spiking layer.
         norm: the normalisation.
         x: [T, B, C, H, W].
+        pools: `halve` the sides of the maps between the two.
 
     Returns:
-        Spikes [T, B, C, H, W].
+        Spikes [T, B, C, H, W], or of half the sides.
     """
-    together = isinstance(neuron, Lif) and neuron.can_normalise(x, norm)
-    spikes: Tensor = neuron(x, norm) if together else neuron(normalise(norm, x))
+    if isinstance(neuron, Lif) and neuron.can_normalise(x, norm, pools):
+        together: Tensor = neuron(x, norm, pools)
+        return together
+    currents = normalise(norm, x)
+    spikes: Tensor = neuron(halve(currents) if pools else currents)
     return spikes
+
+
+def halve(x: Tensor) -> Tensor:
+    """Max-pool 3 x 3 with stride 2 and padding 1: [T, B, C, H, W] to [T, B, C, ceil(H/2), ceil(W/2)]."""
+    if shows_one_image(x):
+        return halve(x[:1]).expand(len(x), -1, -1, -1, -1)
+    pooled = F.max_pool2d(x.flatten(0, 1), kernel_size=3, stride=2, padding=1)
+    return split_time(pooled, len(x))
 
 
 def normalise(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from trainers.normalisation import convolve, fire, normalise, shows_one_image, split_time
+from trainers.normalisation import convolve, fire, halve, normalise
 
 Pooling = Literal["none", "before_neuron", "after_neuron"]
 
@@ -43,14 +43,15 @@ class ConvBn(nn.Module):
         """Return [T, B, C', H', W'] of [T, B, C, H, W]."""
         return normalise(self.bn, convolve(self.conv, x))
 
-    def fire(self, x: Tensor, neuron: nn.Module) -> Tensor:
+    def fire(self, x: Tensor, neuron: nn.Module, *, pools: bool = False) -> Tensor:
         """Return the spikes [T, B, C', H', W'] of a layer behind it, in one pass where that can be.
 
         Args:
             x: [T, B, C, H, W].
             neuron: the spiking layer, or the identity.
+            pools: halve the sides between normalisation and layer.
         """
-        return fire(neuron, self.bn, convolve(self.conv, x))
+        return fire(neuron, self.bn, convolve(self.conv, x), pools=pools)
 
 
 class ConvBnNeuron(ConvBn):
@@ -85,10 +86,7 @@ class ConvBnNeuron(ConvBn):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return spikes [T, B, C', H', W'] of [T, B, C, H, W]."""
-        if self.pool == "before_neuron":
-            pooled: Tensor = self.neuron(halve(super().forward(x)))
-            return pooled
-        spikes = self.fire(x, self.neuron)
+        spikes = self.fire(x, self.neuron, pools=self.pool == "before_neuron")
         return halve(spikes) if self.pool == "after_neuron" else spikes
 
 
@@ -185,14 +183,6 @@ def draw_weights(model: nn.Module, kind: type[nn.Module]) -> None:
             nn.init.trunc_normal_(layer.weight, std=0.02)  # type: ignore[arg-type]  # a linear layer or convolution
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-
-def halve(x: Tensor) -> Tensor:
-    """Max-pool 3 x 3 with stride 2 and padding 1: [T, B, C, H, W] to [T, B, C, ceil(H/2), ceil(W/2)]."""
-    if shows_one_image(x):
-        return halve(x[:1]).expand(len(x), -1, -1, -1, -1)
-    pooled = nn.functional.max_pool2d(x.flatten(0, 1), kernel_size=3, stride=2, padding=1)
-    return split_time(pooled, len(x))
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

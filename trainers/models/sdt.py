@@ -17,12 +17,12 @@ from trainers.models.layers import (
     UnusedNeuron,
     check_width,
     draw_weights,
-    halve,
     halvings,
     mean_of_pixels,
 )
 from trainers.models.neuron_options import NeuronOptions, Neurons
 from trainers.models.token_transformer import TokenTransformer
+from trainers.normalisation import halve
 
 _STAGES = 4
 

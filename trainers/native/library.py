@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("lif.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("lif.c", "pool.c"))
+HEADER = Path(__file__).with_name("common.h")
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 _TIMEOUT = 120.0
 
@@ -30,6 +31,12 @@ class Layer(ctypes.Structure):
         *[(name, ctypes.c_int64) for name in ("threads", "hard_reset", "decay_input", "detach_reset", "surrogate")],
         *[(name, ctypes.c_double) for name in ("tau", "keep", "threshold", "rest", "alpha")],
     )
+
+
+class Maps(ctypes.Structure):
+    """The C structure of the same name; see pool.c."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("images", "height", "width", "channels", "threads"))
 
 
 @functools.cache
@@ -57,6 +64,9 @@ def load(double: bool) -> ctypes.CDLL:
     for function, pointers in (("lif_forward", 5), ("lif_backward", 6), ("sum_channels", 2), ("denormalise", 5)):
         getattr(library, function).argtypes = (ctypes.POINTER(Layer), *[pointer] * pointers)
         getattr(library, function).restype = ctypes.c_int if function == "lif_backward" else None
+    for function, pointers in (("pool_forward", 4), ("pool_backward", 7)):
+        getattr(library, function).argtypes = (ctypes.POINTER(Maps), *[pointer] * pointers)
+        getattr(library, function).restype = None
     return library
 
 
@@ -74,9 +84,10 @@ def _compile(compiler: list[str], flags: tuple[str, ...], path: Path) -> None:
     """Compile into a temporary file and rename it: another process may do the same."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         # Linked without an OpenMP library: torch has loaded the one whose threads are to be shared.
-        unit, result = Path(scratch) / "lif.o", Path(scratch) / path.name
-        _run([*compiler, *flags, "-fopenmp", "-c", str(SOURCE), "-o", str(unit)])
-        _run([*compiler, "-shared", str(unit), "-o", str(result), "-lm"])
+        units, result = [str(Path(scratch) / f"{source.stem}.o") for source in SOURCES], Path(scratch) / path.name
+        for source, unit in zip(SOURCES, units, strict=True):
+            _run([*compiler, *flags, "-fopenmp", "-c", str(source), "-o", unit])
+        _run([*compiler, "-shared", *units, "-o", str(result), "-lm"])
         result.replace(path)
 
 
@@ -94,7 +105,8 @@ def _run(command: list[str]) -> str:
 def _fingerprint(compiler: list[str], flags: tuple[str, ...]) -> str:
     """Return a name that changes with whatever the compiled code depends on."""
     version = _run([*compiler, "--version"])
-    parts = (SOURCE.read_text(encoding="utf-8"), " ".join(flags), version, platform.machine(), _processor())
+    code = [path.read_text(encoding="utf-8") for path in (HEADER, *SOURCES)]
+    parts = (*code, " ".join(flags), version, platform.machine(), _processor())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

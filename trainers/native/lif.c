@@ -8,17 +8,10 @@
  * Compiled twice, for float and, with -DDOUBLE, for double. Keep -ffp-contract=off: spikes must not depend on it.
  */
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef DOUBLE
-typedef double real;
-#else
-typedef float real;
-#endif
-
-#define CHUNK 256 /* what a thread works on at a time: its membranes stay in the first cache */
+#include "common.h"
 
 typedef struct {
     int64_t steps;       /* T */
@@ -31,16 +24,6 @@ typedef struct {
     int64_t hard_reset, decay_input, detach_reset, surrogate;
     double tau, keep, threshold, rest, alpha; /* keep: what a gradient keeps per step back */
 } Layer;
-
-extern int omp_get_thread_num(void);
-extern int omp_get_num_threads(void);
-
-/* The blocks of one thread. There may be fewer threads than were asked for. */
-static void share(int64_t blocks, int64_t *first, int64_t *end) {
-    const int64_t me = omp_get_thread_num(), threads = omp_get_num_threads();
-    *first = blocks * me / threads;
-    *end = blocks * (me + 1) / threads;
-}
 
 #ifdef FP_FAST_FMAF
 #define MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)

@@ -60,6 +60,7 @@ def data_misfits(sections: Mapping[str, Section]) -> Iterator[Misfit]:
     if augmentation.get("rand_augment_ops") is not None and augmentation.get("rand_augment", "") is None:
         yield Misfit("augmentation.rand_augment_ops", "expected null where augmentation.rand_augment is null")
     yield from _schedule(sections["schedule"], sections["training"])
+    yield from _processes(sections["training"])
 
 
 def _splits(data: Section) -> Iterator[Misfit]:
@@ -145,6 +146,21 @@ def _schedule(schedule: Section, training: Section) -> Iterator[Misfit]:
     elif prefix >= epochs:
         message = f"warmup_prefix leaves nothing of training.epochs ({epochs}) to decay in, got {prefix}"
         yield Misfit("schedule.warmup_epochs", message)
+
+
+def _processes(training: Section) -> Iterator[Misfit]:
+    """Yield what several processes cannot share."""
+    processes, batch = positive_integer(training, "processes") or 1, positive_integer(training, "batch_size")
+    device = training.get("device")
+    if isinstance(device, str):
+        named = len(device.split(",")) if ":" in device else processes
+        if device == "mps" and processes > 1:
+            yield Misfit("training.processes", f"training.device 'mps' is one GPU, expected 1, got {processes}")
+        elif named != processes:
+            yield Misfit("training.device", f"expected {processes} GPU(s), one per training.processes, got '{device}'")
+    if batch and processes > 1 and batch < 2 * processes:
+        message = f"expected at least {2 * processes}, two images for each of training.processes, got {batch}"
+        yield Misfit("training.batch_size", message)
 
 
 def _plain(value: object) -> str:

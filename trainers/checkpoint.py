@@ -216,6 +216,7 @@ _NO_EFFECT = (
     "training.device",
     "training.hang_seconds",
     "training.keep_checkpoints",
+    "training.processes",
 )
 
 _ADVICE = "A run goes on from its checkpoint before if this one is deleted"

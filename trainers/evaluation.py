@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from configs.problems import ConfigError, Problem, Where
 from configs.resolve import with_params
-from configs.schema import RunConfig
+from configs.schema import RunConfig, Training
 from trainers import checkpoint as checkpoints
 from trainers.data import Samples, load_data
 from trainers.data.batches import eval_batches
@@ -117,7 +118,7 @@ def evaluate(
             model,
             data.split(split).to(device),
             epoch=max(content["epoch"] - 1, 0),
-            batch_size=config.training.eval_batch_size or config.training.batch_size,
+            batch_size=eval_batch_size(config.training),
             seed=config.training.seed,
             num_classes=data.num_classes,
             energy=energy,
@@ -125,6 +126,11 @@ def evaluate(
     if energy is not None and energy_table is not None:
         write_table(energy.layers(), energy_table)
     return {f"{split}_{name}": value for name, value in measured.items()}
+
+
+def eval_batch_size(training: Training) -> int:
+    """Return the images per batch of a measurement; by default as many as fit while training."""
+    return training.eval_batch_size or math.ceil(training.batch_size / training.processes)
 
 
 def without_weights(config: RunConfig) -> RunConfig:

@@ -105,20 +105,33 @@ def check_spikes(history: Sequence[EpochReport], epochs: int | None, grace: int)
         raise SaturatedError(f"every spiking layer fired at every step {told}: try a higher neuron.v_threshold")
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, process: int = 0, processes: int = 1) -> torch.device:
     """Return the device a configuration asks for; `auto` is the current CUDA device, or the CPU where there is none.
+
+    Several processes take the GPUs that are named ("cuda:0,2") or the first ones, each one of its own.
+
+    Args:
+        name: the configuration's `training.device`.
+        process: number of this process among those that train the run.
+        processes: how many these are.
 
     Raises:
         TrainerError: the device is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, numbers = name.partition(":")
+    if processes > 1 and name == "cuda":
+        numbers = ",".join(map(str, range(processes)))
+    if numbers:
+        name = f"{kind}:{numbers.split(',')[process]}"
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise TrainerError(
-                f"training.device is '{name}' but torch sees {count} CUDA device(s): use 'auto' or 'cpu', or check "
+                f"training.device is '{name}' but torch sees {count} CUDA device(s): use 'auto' or 'cpu'"
+                f"{', lower training.processes (one GPU each)' if processes > 1 else ''}, or check "
                 "CUDA_VISIBLE_DEVICES and that torch was installed for this driver (`spikebench doctor`)"
             )
         return torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())

@@ -144,17 +144,25 @@ class Updater:
         optimizer: over the model's parameters.
         section: `training` of the configuration (amp, clip_grad_norm, ema_decay).
         device: where the model is.
+        averaged: keep the averaged weights that the configuration asks for; only one process of a run needs them.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, section: Training, device: torch.device
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        section: Training,
+        device: torch.device,
+        *,
+        averaged: bool = True,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self._clip = section.clip_grad_norm
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._scaler = torch.amp.GradScaler(device.type, enabled=section.amp == "fp16")
-        self.ema = None if section.ema_decay is None else ModelEmaV3(model, decay=section.ema_decay)
+        decay = section.ema_decay if averaged else None
+        self.ema = None if decay is None else ModelEmaV3(model, decay=decay)
 
     @property
     def evaluated_model(self) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -52,9 +53,25 @@ class Progress:
         self._sums[2] += len(targets)
         self.step += 1
 
-    def train_metrics(self) -> dict[str, float]:
-        """Return the means over the epoch so far, one wait for the device."""
-        loss, right, count = self._sums.tolist()
+    @property
+    def sums(self) -> Tensor:
+        """Sums over this process's images of the epoch of loss, right answers and ones, on the CPU."""
+        return self._sums.cpu()
+
+    def take_sums(self, sums: Tensor) -> None:
+        """Go on from other sums than those of the checkpoint, which are the leader's."""
+        self._sums.copy_(sums)
+
+    def train_metrics(self, others: Sequence[Tensor] = ()) -> dict[str, float]:
+        """Return the means over the epoch so far.
+
+        Args:
+            others: sums of the other processes that train the run.
+        """
+        total = self.sums
+        for more in others:
+            total = total + more
+        loss, right, count = total.tolist()
         accuracy = {"train_accuracy": right / count} if self._classifies else {}
         return {"train_loss": loss / count, **accuracy}
 
@@ -71,7 +88,7 @@ class Progress:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "sums": self._sums.cpu(),
+            "sums": self.sums,
             "seconds": self.seconds() if self.step else 0.0,
             "history": [
                 {"epoch": past.epoch, "epochs": past.epochs, "metrics": past.metrics, "seconds": past.seconds}

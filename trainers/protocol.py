@@ -45,6 +45,21 @@ class SaturatedError(TrainerError):
     """Every neuron of every spiking layer fires at every time step."""
 
 
+class ProcessLostError(TrainerError):
+    """One of the processes that train a run together has ended without a word.
+
+    Args:
+        number: of the process.
+        processes: how many there were.
+        exitcode: how it ended; negative for a signal, None where nobody knows.
+    """
+
+    def __init__(self, number: int, processes: int, exitcode: int | None) -> None:
+        how = f"killed by signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"exit code {exitcode}"
+        super().__init__(f"process {number + 1} of the {processes} that train this run ended without a word ({how})")
+        self.exitcode = exitcode
+
+
 class Verdict(StrEnum):
     """What the runner wants of a running trial."""
 

@@ -123,6 +123,34 @@ class EncodingTask:
         return StepOutput(self.loss(spikes, images, z1, z2), None, embeddings)
 
 
+class TrainingStep(nn.Module):
+    """A model and what is done with a batch as one module, whose backward pass torch can watch.
+
+    Args:
+        task: runs the batch.
+        model: the model.
+    """
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._task = task
+
+    def forward(self, images: Tensor, targets: Tensor, epoch: int) -> tuple[Tensor, Tensor | None]:
+        """Run one batch.
+
+        Args:
+            images: `[B, C, H, W]`, or clips `[B, T, C, H, W]`.
+            targets: `[B]` class numbers, or `[B, K]` class probabilities.
+            epoch: 0-based.
+
+        Returns:
+            The loss, and logits `[B, K]` without a gradient or None where nothing is classified.
+        """
+        output = self._task.step(self.model, images, targets, epoch)
+        return output.loss, None if output.logits is None else output.logits.detach()
+
+
 def _precision(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "off")
 

@@ -79,10 +79,19 @@ class Training(Section):
 
     epochs: Count = Field(10, description="epochs")
     batch_size: Count = Field(128, description="images per optimiser step before accumulation")
-    eval_batch_size: Count | None = Field(None, description="images per evaluation batch; null uses batch_size")
+    eval_batch_size: Count | None = Field(
+        None, description="images per evaluation batch; null uses batch_size / processes"
+    )
     accumulation_steps: Count = Field(1, description="batches whose gradients are added up for one optimiser step")
     seed: int = Field(42, ge=0, description="seed of weights, data order, dropout and augmentation")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU if there is one")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+(,\d+)*)?|mps)$",
+        description="auto takes a GPU for each process if there are any; cuda:0,2 names two",
+    )
+    processes: Count = Field(
+        1, description="processes that train the run together, one per GPU; each takes its slice of every batch"
+    )
     amp: Literal["off", "fp16", "bf16"] = Field("off", description="automatic mixed precision")
     memory: Literal["none", "checkpoint", "spikingjelly"] = Field(
         "none", description="what is computed again to save memory: blocks; spikingjelly keeps their inputs as bytes"

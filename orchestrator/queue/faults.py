@@ -63,11 +63,13 @@ def can_halve(config: Mapping[str, Any], halvings: int) -> bool:
         config: a resolved configuration.
         halvings: how often they have been halved.
     """
-    batch_size = config.get("training", {}).get("batch_size", 1)
+    training = config.get("training", {})
+    batch_size, processes = training.get("batch_size", 1), training.get("processes", 1)
     augmentation = config.get("augmentation", {})
     mixes_pairs = augmentation.get("mixup") or augmentation.get("cutmix")
     smallest = 2 ** (halvings + 1) * (2 if mixes_pairs else 1)
-    return bool(batch_size % smallest == 0 and batch_size >= 2 ** (halvings + 2))  # normalisation needs two images
+    least = 2 * processes  # normalisation needs two images
+    return bool(batch_size % smallest == 0 and batch_size >= least * 2 ** (halvings + 1))
 
 
 def with_smaller_batches(config: Mapping[str, Any], halvings: int) -> dict[str, Any]:

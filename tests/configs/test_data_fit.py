@@ -30,6 +30,14 @@ def epochs(count: int, **schedule: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "keys"),
     [
+        ({"training": {"processes": 2, "batch_size": 4, "device": "cuda:0,3"}}, []),
+        (
+            {"training": {"processes": 2, "batch_size": 3, "device": "cuda:1"}},
+            ["training.device", "training.batch_size"],
+        ),
+        ({"training": {"batch_size": 1, "device": "cuda:0,3"}}, ["training.device"]),
+        ({"training": {"processes": 2, "batch_size": 128, "device": "mps"}}, ["training.processes"]),
+        ({"training": {"processes": 8, "batch_size": "16", "device": "auto"}}, []),
         ({"data": DVS, "encoder": DIRECT}, []),
         ({"data": DVS, "encoder": {**DIRECT, "time_steps": 4}}, ["encoder.time_steps"]),
         ({"data": DVS, "encoder": {"time_steps": 4}}, ["encoder.time_steps"]),

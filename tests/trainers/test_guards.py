@@ -79,3 +79,14 @@ def test_spikes_that_carry_nothing_end_a_run_after_so_many_epochs_in_a_row() -> 
 )
 def test_spikes_that_carry_something_do_not(rates: tuple[float | None, ...], epochs: int | None, grace: int) -> None:
     check_spikes(epochs_with(*rates), epochs=epochs, grace=grace)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for name, numbers in (("auto", (0, 1)), ("cuda", (0, 1)), ("cuda:2,0", (2, 0))):
+        assert [choose_device(name, process, 2) for process in (0, 1)] == [torch.device("cuda", n) for n in numbers]
+    assert choose_device("cpu", 1, 2) == torch.device("cpu")
+    assert choose_device("cuda:2,0") == torch.device("cuda:2")  # a measurement takes the first
+    with pytest.raises(TrainerError, match=r"'cuda:3' but torch sees 3 .*lower training\.processes"):
+        choose_device("auto", 3, 4)

@@ -1,7 +1,7 @@
 """A run that is broken off and continued equals the unbroken one, bit for bit."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from same_bits import assert_same_bits
 
 from configs.schema import RunConfig
 from trainers import checkpoint
@@ -42,27 +43,6 @@ KINDS: dict[str, dict[str, Any]] = {
         "training": {"amp": "bf16", "epochs": 2},
     },
 }
-
-
-def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value of a checkpoint with its path, but for what tells the time."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            if key not in ("seconds", "epoch_seconds"):
-                yield from leaves(value, f"{path}/{key}")
-    elif isinstance(tree, list | tuple):
-        for number, value in enumerate(tree):
-            yield from leaves(value, f"{path}/{number}")
-    else:
-        yield path, tree
-
-
-def assert_same_bits(one: Path, other: Path) -> None:
-    ours, theirs = (dict(leaves(checkpoint.load(path))) for path in (one, other))
-    assert ours.keys() == theirs.keys()
-    for path, value in ours.items():
-        same = torch.equal(value, theirs[path]) if isinstance(value, torch.Tensor) else value == theirs[path]
-        assert same, path
 
 
 @pytest.fixture(scope="module")

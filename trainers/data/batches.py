@@ -25,15 +25,20 @@ class TrainBatches:
     samples lie in files, they are read and augmented one by one in loader processes; each one's random numbers come
     from (seed, epoch, number), so neither the position a run is resumed at nor the number of processes changes a pixel.
 
+    Where several processes train one run, each takes its slice of every batch. A batch that is mixed in pairs is cut so
+    that both images of a pair are in the same slice, at the same places from its ends.
+
     Args:
         split: the training images or clips.
         batch_size: images per batch; the last batch of an epoch may be smaller, and is left out when it has one image
-            (batch normalisation needs two).
+            (batch normalisation needs two), or less than two for each process.
         seed: seed of order and augmentation.
         device: where the batches go.
         even: drop the last image of an odd batch, as mixing in pairs needs.
         transform: augmentation of one sample, or None.
         workers: loader processes, where samples are read or augmented one by one; 0 does it in this process.
+        part: number of this process among those that train the run.
+        parts: how many these are.
 
     Raises:
         TrainerError: there are too few images for one batch.
@@ -49,11 +54,13 @@ class TrainBatches:
         even: bool = False,
         transform: Transform | None = None,
         workers: int = 0,
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
         self._seed = seed
         self._device = device
-        self._even = even
-        self._plan = _BatchPlan(_cut(len(split), batch_size, even=even))
+        bounds = _cut(len(split), batch_size, even=even, parts=parts)
+        self._plan = _BatchPlan(bounds, [_slice(*ends, part=part, parts=parts, even=even) for ends in bounds])
         self._count = len(split)
         self._source: Split | DataLoader[Batch]
         if isinstance(split, LazySplit):
@@ -69,7 +76,7 @@ class TrainBatches:
 
     @property
     def sizes(self) -> list[int]:
-        """Images of each batch of an epoch."""
+        """Images of each batch of an epoch, over all processes."""
         return [last - first for first, last in self._plan.bounds]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -80,14 +87,15 @@ class TrainBatches:
             start: batches to leave out at the front, because they are done.
 
         Yields:
-            Images `[b, C, H, W]`, float32, in [0, 1] unless they are normalised, or clips `[b, T, C, H, W]` of event
-            counts, free to be changed in place, and labels `[b]`, on the device.
+            This process's images `[b, C, H, W]`, float32, in [0, 1] unless they are normalised, or clips
+            `[b, T, C, H, W]` of event counts, free to be changed in place, and labels `[b]`, on the device.
         """
         order = numpy_stream(self._seed, "order", epoch).permutation(self._count).astype(np.int64)
         if isinstance(self._source, Split):
             index = torch.from_numpy(order).to(self._device)
-            for first, last in self._plan.bounds[start:]:
-                yield self._source.take(index[first:last])
+            for ranges in self._plan.slices[start:]:
+                pieces = [index[first:last] for first, last in ranges]
+                yield self._source.take(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
         else:
             self._plan.aim(order, epoch, start)
             yield from loaded(self._source, self._device)
@@ -119,14 +127,15 @@ def eval_batches(split: Samples, batch_size: int) -> Iterator[Batch]:
         yield split.take(index)
 
 
-def _cut(count: int, batch_size: int, *, even: bool) -> list[tuple[int, int]]:
+def _cut(count: int, batch_size: int, *, even: bool, parts: int) -> list[tuple[int, int]]:
     """Return the (first, last + 1) positions of each batch of an epoch of `count` images."""
     bounds = []
+    least = 1 if batch_size == 1 else 2 * parts
     for first in range(0, count, batch_size):
         last = min(first + batch_size, count)
         if even:
             last -= (last - first) % 2
-        if last - first > 1 or (batch_size == 1 and last > first):
+        if last - first >= least:
             bounds.append((first, last))
     if not bounds:
         raise TrainerError(
@@ -136,11 +145,24 @@ def _cut(count: int, batch_size: int, *, even: bool) -> list[tuple[int, int]]:
     return bounds
 
 
+def _slice(first: int, last: int, *, part: int, parts: int, even: bool) -> list[tuple[int, int]]:
+    """Return the (first, last + 1) positions of one process's slice of a batch; slices differ by an image or a pair."""
+    if parts == 1:
+        return [(first, last)]
+    if not even:
+        size = last - first
+        return [(first + size * part // parts, first + size * (part + 1) // parts)]
+    half = (last - first) // 2
+    begin, end = half * part // parts, half * (part + 1) // parts
+    return [(first + begin, first + end), (last - end, last - begin)]
+
+
 class _BatchPlan(Sampler[list[tuple[int, int]]]):
     """Batch sampler that names images as (epoch, number) pairs, so that workers that live on know the epoch."""
 
-    def __init__(self, bounds: list[tuple[int, int]]) -> None:
+    def __init__(self, bounds: list[tuple[int, int]], slices: list[list[tuple[int, int]]]) -> None:
         self.bounds = bounds
+        self.slices = slices
         self._order: np.ndarray[Any, np.dtype[np.int64]] = np.zeros(0, np.int64)
         self._epoch = 0
         self._start = 0
@@ -150,8 +172,8 @@ class _BatchPlan(Sampler[list[tuple[int, int]]]):
         self._order, self._epoch, self._start = order, epoch, start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for first, last in self.bounds[self._start :]:
-            yield [(self._epoch, int(number)) for number in self._order[first:last]]
+        for ranges in self.slices[self._start :]:
+            yield [(self._epoch, int(number)) for first, last in ranges for number in self._order[first:last]]
 
     def __len__(self) -> int:
         return len(self.bounds) - self._start

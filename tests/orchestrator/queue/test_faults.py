@@ -40,6 +40,12 @@ def test_mixing_in_pairs_needs_even_batches() -> None:
     assert not can_halve(config(12, augmentation={"mixup": 0.2}), 1)
 
 
+def test_each_process_keeps_two_images() -> None:
+    job = config(16, training={"batch_size": 16, "processes": 4})
+    assert can_halve(job, 0)
+    assert not can_halve(job, 1)
+
+
 def test_evaluation_takes_smaller_batches_too() -> None:
     job = config(8, training={"batch_size": 8, "eval_batch_size": 3})
     assert with_smaller_batches(job, 1)["training"]["eval_batch_size"] == 1

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from itertools import chain
 
 import numpy as np
@@ -52,6 +53,30 @@ def test_every_image_comes_once_in_an_order_of_seed_and_epoch() -> None:
 @pytest.mark.parametrize("start", range(5))
 def test_an_epoch_goes_on_from_any_position(start: int) -> None:
     assert labels_of(list(batches().epoch(3, start=start))) == labels_of(list(batches().epoch(3)))[start:]
+
+
+@pytest.mark.parametrize("make", [batches, augmented])
+@pytest.mark.parametrize("parts", [2, 3])
+def test_processes_share_out_the_batches_that_one_would_have(make: Callable[..., TrainBatches], parts: int) -> None:
+    whole = make()
+    slices = [labels_of(list(make(part=part, parts=parts).epoch(2, start=1))) for part in range(parts)]
+    kept = [labels for labels in labels_of(list(whole.epoch(2, start=1))) if len(labels) >= 2 * parts]
+    assert [list(chain.from_iterable(pieces)) for pieces in zip(*slices, strict=True)] == kept
+    assert all(len(labels) == 6 // parts for pieces in slices for labels in pieces)
+    assert make(part=0, parts=parts).sizes == [size for size in whole.sizes if size >= 2 * parts]
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_images_that_are_mixed_in_pairs_stay_together(parts: int) -> None:
+    """Mixing turns a batch round: the pairs of a slice are those of the whole batch."""
+    (whole,) = labels_of(list(batches(14, batch_size=14, even=True).epoch(0)))
+    pairs = {frozenset(pair) for pair in zip(whole, whole[::-1], strict=True)}
+    seen = []
+    for part in range(parts):
+        (labels,) = labels_of(list(batches(14, batch_size=14, even=True, part=part, parts=parts).epoch(0)))
+        assert {frozenset(pair) for pair in zip(labels, labels[::-1], strict=True)} <= pairs
+        seen += labels
+    assert sorted(seen) == sorted(whole)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -37,7 +37,8 @@ class SpikebenchError(Exception):
         ├── ControlError *         what is asked of a study does not fit what it is doing
         ├── StudyMismatchError *   the study exists with another space
         ├── ReplayError *          a stored trial has no numbers to compare with
-        ├── OutputExistsError *    a file to write is there already
+        ├── OutputError            a file cannot be written
+        │   └── OutputExistsError * it is there already
         ├── StudyBusyError         another controller holds the study
         ├── TrainerNotFoundError * a space names a trainer that cannot be imported
         ├── TrackingError          a service to log to cannot be used here

@@ -51,7 +51,11 @@ class ReplayError(OrchestratorError):
     wrong_input = True
 
 
-class OutputExistsError(OrchestratorError):
+class OutputError(OrchestratorError):
+    """A file that a command was to write cannot be written."""
+
+
+class OutputExistsError(OutputError):
     """A file to write is there already, and may be worth keeping."""
 
     wrong_input = True

@@ -14,6 +14,7 @@ from configs.layers import layer_of_overrides, merge
 from configs.overrides import parse_overrides
 from configs.problems import ConfigError, Problem
 from orchestrator.commands.options import OVERRIDES, overrides_of
+from orchestrator.errors import OutputError
 from trainers.checkpoint import newest_valid
 from trainers.evaluation import evaluate
 from trainers.protocol import CheckpointError
@@ -36,6 +37,8 @@ def command(
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     path = checkpoint_of(checkpoint)
+    if energy_table is not None:
+        require_writable(energy_table)
     measured = evaluate(path, split, overrides=read_overrides(ctx), threads=threads, energy_table=energy_table)
     console = Console(highlight=False)
     console.print(f"{path}, split {split}", soft_wrap=True, markup=False)
@@ -56,6 +59,21 @@ def checkpoint_of(path: Path) -> Path:
     if (newest := newest_valid(path)) is None:
         raise CheckpointError(f"there is no valid checkpoint (ckpt-<epoch>-<step>.pt) in {path}")
     return newest
+
+
+def require_writable(path: Path) -> None:
+    """Raise unless a file can be written, before anything is measured; it is left as it is.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    existed = path.exists()
+    try:
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; give another --energy-table") from error
+    if not existed:
+        path.unlink()
 
 
 def read_overrides(ctx: typer.Context) -> dict[str, object]:

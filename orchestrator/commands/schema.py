@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from configs.json_schema import config_schema
-from configs.problems import ConfigError, Problem, Where
+from orchestrator.errors import OutputError
 from search_spaces.json_schema import space_schema
 
 
@@ -30,5 +30,5 @@ def command(
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError([Problem(Where(output), f"cannot be written: {error.strerror}")]) from None
+        raise OutputError(f"cannot write {output}: {error.strerror}; give another --output") from None
     Console(highlight=False).print(f"wrote {output}", soft_wrap=True, markup=False)

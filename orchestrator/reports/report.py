@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import OutputError
 from orchestrator.reading.history import StudyHistory, read_history
 from orchestrator.reading.importance import FEWEST_TRIALS, MOST_TRIALS, importances
 from orchestrator.reading.labels import duration, end_text, hours, metric_label, metric_text, number_text, short_keys
@@ -45,7 +45,7 @@ def write_report(database: Database, study_name: str, path: Path) -> Path:
 
     Raises:
         StudyNotFoundError: there is no such study.
-        StorageError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     page = render_report(read_history(database, study_name))
     part = path.with_name(path.name + ".part")
@@ -54,7 +54,7 @@ def write_report(database: Database, study_name: str, path: Path) -> Path:
         part.write_text(page, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        raise StorageError(
+        raise OutputError(
             f"cannot write the report {path.resolve()}: {error.strerror}; give another --output"
         ) from error
     return path

@@ -9,7 +9,7 @@ import yaml
 
 from configs.resolve import to_dict
 from configs.schema import RunConfig
-from orchestrator.errors import OutputExistsError, StorageError, TrialNotFoundError
+from orchestrator.errors import OutputError, OutputExistsError, TrialNotFoundError
 from orchestrator.reading.history import StudyHistory, read_history
 from orchestrator.reading.labels import end_text
 from orchestrator.reading.views import TrialView
@@ -73,7 +73,7 @@ def write_export(text: str, path: Path) -> None:
 
     Raises:
         OutputExistsError: the file is there already.
-        StorageError: it cannot be written.
+        OutputError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def write_export(text: str, path: Path) -> None:
     except OSError as error:
         if path.exists():
             raise OutputExistsError(f"{path} is there already: delete it, or give another --out") from error
-        raise StorageError(f"cannot write {path}: {error.strerror}; give another --out") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}; give another --out") from error
 
 
 def _header(history: StudyHistory, view: TrialView, stored: StoredTrial, why: str) -> str:

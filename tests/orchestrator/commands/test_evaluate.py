@@ -54,6 +54,7 @@ def test_wrong_files_and_words_are_one_clear_message(trained: Result, tmp_path: 
         ((str(tmp_path / "none.pt"),), 2, "there is no checkpoint"),
         ((path, "--split", "dev"), 2, "use one of train, val, test"),
         ((path, "--energy-table", "e.csv", "--energy.measure", "false"), 2, "set energy.measure true"),
+        ((path, "--energy-table", str(tmp_path / "no" / "e.csv")), 1, "give another --energy-table"),
         ((path, "--training.epochz", "1"), 2, "epochz"),
         ((path, "--training.device", "cuda:99"), 1, "CUDA"),
     ]:

@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from seeded import OBJECTIVES, PARAMETERS, seed_study
 from sqlalchemy import event, update
 
-from orchestrator.errors import StorageError, StudyNotFoundError
+from orchestrator.errors import OutputError, StudyNotFoundError
 from orchestrator.reading.history import read_history
 from orchestrator.reports.report import render_report, write_report
 from orchestrator.storage.database import Database, open_database
@@ -180,7 +180,7 @@ def test_the_file_is_replaced_whole(local: Database, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(local: Database, tmp_path: Path) -> None:
     seed_study(local, trials=1)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"cannot write the report .*file/report\.html.*--output"):
+    with pytest.raises(OutputError, match=r"cannot write the report .*file/report\.html.*--output"):
         write_report(local, "stal_loss", tmp_path / "file" / "report.html")
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from configs.resolve import config_hash, from_dict, resolve, to_dict
 from orchestrator.cli import main
-from orchestrator.errors import OutputExistsError, StorageError, TrialNotFoundError
+from orchestrator.errors import OutputError, OutputExistsError, TrialNotFoundError
 from orchestrator.reading.history import read_history
 from orchestrator.reproduction.export import export_trial, write_export
 from orchestrator.storage.database import Database
@@ -95,7 +95,7 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="is there already: delete it, or give another --out"):
         write_export("b: 1\n", path)
     assert path.read_text() == "a: 1\n"
-    with pytest.raises(StorageError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_export("b: 1\n", path / "inside.yaml")
 
 

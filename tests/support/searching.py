@@ -111,6 +111,14 @@ def printed(folder: Path) -> str:
     return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')}" for path in sorted(folder.glob("*.txt")))
 
 
+def wait_for_words(folder: Path, words: str, timeout: float = 120.0) -> None:
+    """Wait until some process of a folder has printed something."""
+    deadline = time.monotonic() + timeout
+    while words not in printed(folder):
+        assert time.monotonic() < deadline, f"nobody says '{words}':\n{printed(folder)}"
+        time.sleep(0.05)
+
+
 def exit_code(folder: Path, process: subprocess.Popen[bytes], timeout: float = 120.0) -> int:
     """Wait until a process has ended by itself, and return its exit code."""
     try:

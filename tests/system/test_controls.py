@@ -63,7 +63,7 @@ def test_a_study_is_paused_resumed_pruned_by_hand_and_stopped(tmp_path: Path) ->
     say(tmp_path, "resume", "tiny")
     wait_for(tmp_path, "SELECT count(*) = 2 FROM sb_jobs WHERE state = 'leased' AND attempt = 2")
     wait_for(tmp_path, "SELECT count(*) = 2 FROM sb_epochs WHERE epoch = 10")
-    assert "told to end" in say(tmp_path, "cancel", "tiny", "0")
+    assert "its worker ends it" in say(tmp_path, "cancel", "tiny", "0")
     wait_for(tmp_path, "SELECT state = 'failed' FROM sb_jobs WHERE trial_number = 0")
     wait_for(tmp_path, "SELECT count(*) FROM sb_jobs WHERE trial_number = 2 AND state = 'leased'")
 

@@ -13,13 +13,25 @@ from pathlib import Path
 
 import leash
 import pytest
-from searching import curves, finish, kill_group, printed, query, start, tie, untie, wait_for, write_space
+from searching import (
+    curves,
+    finish,
+    kill_group,
+    printed,
+    query,
+    start,
+    tie,
+    untie,
+    wait_for,
+    wait_for_words,
+    write_space,
+)
 
 from orchestrator.reading.front import pareto_front
 
 pytestmark = pytest.mark.system
 
-TRIALS, EPOCHS, KILLS = 5, 6, 5
+TRIALS, EPOCHS, KILLS = 5, 6, 3
 STEADY = 20  # epochs of a trial without torch
 HELD = STEADY // 2  # where it stands while something happens to it
 
@@ -50,7 +62,7 @@ def timeless(values: dict[tuple[int, int, str], float]) -> dict[tuple[int, int, 
     return {key: value for key, value in values.items() if "seconds" not in key[2] and "memory" not in key[2]}
 
 
-def test_five_kills_of_everything_lose_nothing(tmp_path: Path) -> None:
+def test_kills_of_everything_lose_nothing(tmp_path: Path) -> None:
     seed = int(os.environ.get("SPIKEBENCH_TEST_SEED", "0")) or random.randrange(1, 10**6)
     sys.stdout.write(f"SPIKEBENCH_TEST_SEED={seed}\n")  # shown when the test fails
     moments = random.Random(seed)
@@ -122,10 +134,7 @@ def test_ctrl_c_twice_ends_at_once_and_still_loses_nothing(tmp_path: Path) -> No
     process = start(tmp_path, space, "--trials", "2")
     wait_for(tmp_path, "SELECT count(DISTINCT job_id) = 2 FROM sb_epochs")
     os.killpg(process.pid, signal.SIGINT)
-    deadline = time.monotonic() + 120
-    while "stopping: running trials write a checkpoint" not in printed(tmp_path):
-        assert time.monotonic() < deadline, printed(tmp_path)
-        time.sleep(0.05)
+    wait_for_words(tmp_path, "stopping: running trials write a checkpoint")
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     finish(tmp_path, process)  # the trials would be deaf for ten minutes

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 import yaml
-from searching import STARTED, environment, kill_group
+from searching import STARTED, environment, exit_code, kill_group
 from sqlalchemy.engine import make_url
 
 pytestmark = pytest.mark.system
@@ -84,10 +84,10 @@ class Stage:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.ports[service]}{path}", data, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return bytes(reply.read())
 
-    def wait_for(self, service: str, path: str, seconds: float = 90.0) -> None:
+    def wait_for(self, service: str, path: str, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not self.answers(service, path):
             assert time.monotonic() < deadline, self.said(service)
@@ -128,12 +128,12 @@ def stage(pg_url: str, tmp_path: Path) -> Stage:
 
 def test_a_study_runs_through_all_services(stage: Stage) -> None:
     mlflow = stage.start("mlflow")
-    assert stage.start("database").wait(60) == 0, stage.said("database")
+    assert exit_code(stage.folder, stage.start("database")) == 0, stage.said("database")
     workers = [stage.start("worker-cpu") for _ in range(2)]
     stage.start("dashboard")
     stage.wait_for("mlflow", "/health")
     controller = stage.start("controller")
-    assert controller.wait(150) == 0, stage.said("controller") + stage.said("worker-cpu")
+    assert exit_code(stage.folder, controller, 240) == 0, stage.said("controller") + stage.said("worker-cpu")
     assert f"is complete: {TRIALS} of {TRIALS}" in stage.said("controller")
     assert "has not taken" not in stage.said("controller")  # MLflow has everything
     assert "View run" not in stage.said("controller")  # which MLflow's own client says of every trial
@@ -142,7 +142,7 @@ def test_a_study_runs_through_all_services(stage: Stage) -> None:
     check_dashboard(stage)
     for worker in workers:  # as `docker compose down` does
         worker.send_signal(signal.SIGINT)
-    assert [worker.wait(60) for worker in workers] == [0, 0], stage.said("worker-cpu")
+    assert [exit_code(stage.folder, worker) for worker in workers] == [0, 0], stage.said("worker-cpu")
     assert mlflow.poll() is None
 
 
@@ -187,5 +187,5 @@ def check_dashboard(stage: Stage) -> None:
             assert stage.ask("dashboard", place).startswith(start), name
     refused = urllib.request.Request(f"http://127.0.0.1:{stage.ports['dashboard']}/api/studies/1", method="DELETE")
     with pytest.raises(urllib.error.HTTPError, match="403") as error:
-        urllib.request.urlopen(refused, timeout=20)
+        urllib.request.urlopen(refused, timeout=60)
     error.value.close()

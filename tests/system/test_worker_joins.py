@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import searching
-from searching import environment, exit_code, finish, query, start, tie, untie, wait_for, write_space
+from searching import environment, exit_code, finish, query, start, tie, untie, wait_for, wait_for_words, write_space
 
 pytestmark = pytest.mark.system
 
@@ -51,8 +51,12 @@ def test_a_worker_joins_a_running_study_and_gives_its_trial_back_on_ctrl_c(tmp_p
     ]
 
 
-def test_a_worker_without_its_study_says_which_there_are(tmp_path: Path) -> None:
+def test_a_worker_without_its_study_says_which_there_are_and_waits_until_ctrl_c(tmp_path: Path) -> None:
     finish(tmp_path, start(tmp_path, write_space(tmp_path, trainer="fake_trainers:quick"), "--trials", "1"))
     process = join(tmp_path, "--study", "tinny")
-    assert exit_code(tmp_path, process) == 1
-    assert "no study 'tinny'" in (tmp_path / "worker.txt").read_text()
+    wait_for_words(tmp_path, "waiting for study tinny; Ctrl-C leaves")
+    process.send_signal(signal.SIGINT)
+    assert exit_code(tmp_path, process) == 0
+    said = (tmp_path / "worker.txt").read_text()
+    assert "no study 'tinny'" in said
+    assert "did you mean 'tiny'?" in said

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.commands.options import OVERRIDES, StorageOption, overrides_of
+from orchestrator.commands.options import OVERRIDES, StorageOption, overrides_of, require_writable
 from orchestrator.commands.search import leave
 from orchestrator.crew import Crew
 from orchestrator.executors.absent import AbsentExecutor
@@ -46,6 +46,7 @@ def command(
         raise typer.BadParameter("say which study: --space SPACE, or --study NAME for one that is there")
     if space is None and overrides:
         raise typer.BadParameter(f"{overrides[0]}: a study that is there keeps its configuration; give --space as well")
+    require_writable(runs_dir)
     database, opened = _opened(space, study, trials, storage, overrides)
     threads = opened.checked.space.workers.threads
     crew = Crew(

@@ -13,7 +13,7 @@ from orchestrator.commands.options import StorageOption
 from orchestrator.findings import Health
 from orchestrator.reading.overview import read_studies
 from orchestrator.storage.database import Database, open_database, storage_url
-from orchestrator.storage.schema import NEWEST, create_or_upgrade, examine, revision
+from orchestrator.storage.schema import NEWEST, create_or_upgrade, examine, open_ready, revision
 
 
 class Action(StrEnum):
@@ -81,7 +81,7 @@ def copy(console: Console, storage: str | None, to: str | None, names: list[str]
 
     if to is None:
         raise typer.BadParameter("copy needs --to, the URL of the other database")
-    source, target = open_database(storage_url(storage)), open_database(storage_url(to), create=True)
+    source, target = open_ready(storage), open_database(storage_url(to), create=True)
     try:
         for name in names or [snapshot.study.name for snapshot in read_studies(source)]:
             copied = copy_study(source, target, name)

@@ -43,8 +43,8 @@ def _then(queued: Queued, row: StudyRow, *, controlled: bool) -> str:
     if queued.missing:
         trials = row.budget_trials + queued.missing
         return (
-            f"nothing before there is room, the study's {row.budget_trials} trials are used up: "
-            f"`spikebench controller --study {row.name} --trials {trials}`, or its search command with that --trials"
+            f"nothing before there is room, the study's {row.budget_trials} trials are used up: its search command "
+            f"with --trials {trials}, or `spikebench controller --study {row.name} --trials {trials}`"
         )
     if not controlled:
         return f"nothing before the study has a controller: {goes_on_by(row.name)}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from configs.keys import known_keys
+from orchestrator.errors import OutputError
 
 StorageOption = Annotated[
     str | None,
@@ -46,7 +49,19 @@ def tell(done: str, *, then: str, undo: str) -> None:
 
 def goes_on_by(study: str) -> str:
     """Return what a person types to give a study a controller."""
-    return f"`spikebench controller --study {study}`, or its search command"
+    return f"its search command, or `spikebench controller --study {study}`"
+
+
+def require_writable(folder: Path) -> None:
+    """Raise unless a folder can be made or written; nothing is made yet.
+
+    Raises:
+        OutputError: it cannot, which every trial would find out by itself.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        problem = "may not be written" if there.is_dir() else "is no folder"
+        raise OutputError(f"trials cannot be kept in {folder}: {there} {problem}; give another --runs-dir")
 
 
 def shares_of(per_gpu: int | None, gpu_fraction: float | None) -> dict[str, Any]:

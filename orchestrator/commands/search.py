@@ -20,6 +20,7 @@ from orchestrator.commands.options import (
     WorkersOption,
     count_or_auto,
     overrides_of,
+    require_writable,
     shares_of,
 )
 from orchestrator.crew import Request, in_words
@@ -97,6 +98,7 @@ def command(
         )
         return
     require_means(checked)
+    require_writable(runs_dir / (study or checked.space.name))
     database = open_database(url, create=True)
     leave(run_search(console, database, Search(checked, request, study, trials, runs_dir)))
 

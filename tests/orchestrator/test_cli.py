@@ -205,3 +205,15 @@ def test_ctrl_c_while_modules_are_loaded_leaves_no_traceback(
         program(["status"])
     assert caught.value.code == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("program", [["search"], ["controller"]])
+def test_a_runs_folder_that_cannot_be_made_is_refused_before_trials_fail_in_it(
+    program: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = write_space(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main([*program, "--space", str(space), "--runs-dir", str(space / "runs"), "--storage", "sqlite:///s.db"])
+    assert caught.value.code == 1
+    assert f"{space} is no folder; give another --runs-dir" in capsys.readouterr().err
+    assert not (tmp_path / "s.db").exists()

@@ -60,7 +60,7 @@ def test_a_study_is_paused_and_resumed(study: Database, capsys: pytest.CaptureFi
     said = say(capsys, "resume", "tiny")
     assert said == (
         "study tiny goes on\n"
-        "  then: nothing before it has a controller: `spikebench controller --study tiny`, or its search command\n"
+        "  then: nothing before it has a controller: its search command, or `spikebench controller --study tiny`\n"
         "  undo: `spikebench pause tiny`\n"
     )
     assert state(study) == "running"
@@ -79,7 +79,7 @@ def test_a_study_is_stopped_and_says_how_it_goes_on(study: Database, capsys: pyt
     assert say(capsys, "stop", "tiny") == (
         "study tiny is stopped\n"
         "  then: no trial of it is given out\n"
-        "  undo: `spikebench controller --study tiny`, or its search command\n"
+        "  undo: its search command, or `spikebench controller --study tiny`\n"
     )
     assert state(study) == "stopped"
     assert "study 'tiny' is stopped: nothing runs" in say(capsys, "resume", "tiny", code=2)
@@ -113,8 +113,8 @@ def test_parameters_are_enqueued_and_checked(study: Database, capsys: pytest.Cap
     said = say(capsys, "enqueue", "tiny", "omega=1e-4", "loss.c=2")
     assert said == (
         "trial 0 of study tiny is enqueued: loss.omega=0.0001, loss.c=2.0\n"
-        "  then: nothing before the study has a controller: `spikebench controller --study tiny`, "
-        "or its search command\n"
+        "  then: nothing before the study has a controller: its search command, "
+        "or `spikebench controller --study tiny`\n"
         "  undo: `spikebench cancel tiny 0`, when it has its turn\n"
     )
     said = say(capsys, "enqueue", "tiny", "omegga=1", "loss.c=99", code=2)
@@ -124,7 +124,7 @@ def test_parameters_are_enqueued_and_checked(study: Database, capsys: pytest.Cap
     assert "no parameter is given" in say(capsys, "enqueue", "tiny", code=2)
     with study.begin() as connection:
         connection.execute(update(StudyRow).values(budget_trials=1))
-    assert "--trials 2`" in say(capsys, "enqueue", "tiny", "c=1")
+    assert "its search command with --trials 2, or" in say(capsys, "enqueue", "tiny", "c=1")
     assert "2 enqueued" in say(capsys, "status")
 
 

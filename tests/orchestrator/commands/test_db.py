@@ -78,18 +78,21 @@ def test_tables_changed_by_hand_are_named(any_url: str, capsys: pytest.CaptureFi
 
 
 def test_a_database_without_tables_says_how_to_make_them(
-    pg_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    pg_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = db(capsys, "check", pg_url, code=1)
     assert found.count("make them with `spikebench db init`") == 2
-    with pytest.raises(SystemExit):
-        main(["worker", "--storage", pg_url])
-    assert "has no tables of spikebench yet" in capsys.readouterr().err
+    for arguments in (["status"], ["db", "copy", "--to", f"sqlite:///{tmp_path}/to.db"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--storage", pg_url])
+        assert caught.value.code == 2
+        assert "has no tables of spikebench yet" in capsys.readouterr().err
+    assert not (tmp_path / "to.db").exists()
 
 
 def test_a_missing_file_or_server_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for action in ("check", "upgrade"):
-        assert f"no database at {tmp_path}/none.db" in db(capsys, action, f"sqlite:///{tmp_path}/none.db", code=1)
+        assert f"no database at {tmp_path}/none.db" in db(capsys, action, f"sqlite:///{tmp_path}/none.db", code=2)
     wrong = "postgresql+psycopg://u:s3cr3t@127.0.0.1:1/x"
     said = db(capsys, "init", wrong, code=1)
     assert "cannot open postgresql+psycopg://u:***@127.0.0.1:1/x" in said

@@ -1,4 +1,4 @@
-"""The C library's memory between the steps of a training run."""
+"""Memory of tensors on a CPU: kept between the steps of a training run, and in large pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_BLOCK = 2**30
 _LARGEST_REST = 2**31 - 1  # mallopt takes an int
+_LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # read by torch's allocator for CPUs; nothing happens where it does not know it
 _CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 
 
@@ -21,13 +22,19 @@ def keep_freed_memory(device: torch.device) -> bool:
     same pages mapped and zeroed again. The setting holds until the process ends; what the user has chosen in the
     environment stays. Elsewhere this does nothing.
 
+    Torch is asked for large pages (2 MiB) as well, unless its own variable in the environment says otherwise: fewer
+    misses in the translation of addresses. It looks once, at the first tensor of the process, so call this before.
+
     Args:
         device: where the run computes.
 
     Returns:
         Whether freed memory is kept because of this call or an earlier one.
     """
-    return device.type == "cpu" and _set_thresholds()
+    if device.type != "cpu":
+        return False
+    os.environ.setdefault(_LARGE_PAGES, "1")
+    return _set_thresholds()
 
 
 @cache

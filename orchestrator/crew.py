@@ -15,7 +15,7 @@ from orchestrator.executors.ray_plan import RayPlan, cpu_request, gpu_request
 from orchestrator.machine.slots import Slot, described, slots
 from orchestrator.storage.study import Study
 from orchestrator.workers.trial_process import modules_of
-from search_spaces.space import Space
+from search_spaces.space import CheckedSpace, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ def in_words(space: Space, request: Request) -> str:
     return _one_at_a_time(places[0]) if space.executor == "debug" else described(places)
 
 
-def hire(space: Space, request: Request, url: str, folder: Path) -> Callable[[Study], Crew]:
+def hire(checked: CheckedSpace, request: Request, url: str, folder: Path) -> Callable[[Study], Crew]:
     """Find whoever trains, before there is a study to train for: a cluster may be out of reach.
 
     Args:
-        space: names the executor and what trials need.
+        checked: names the executor and what trials need.
         request: how they share what is there.
         url: database URL.
         folder: the study's; executors may log there.
@@ -77,11 +77,12 @@ def hire(space: Space, request: Request, url: str, folder: Path) -> Callable[[St
         What makes a crew for an opened study.
 
     Raises:
-        OrchestratorError: a Ray cluster cannot be used.
+        OrchestratorError: a Ray cluster cannot be used, or there are not the GPUs that a trial takes.
     """
+    space, processes = checked.space, checked.base.training.processes
     if space.executor == "ray":
-        return _by_ray(space, request, url, folder)
-    places = slots(request.count, request.threads, request.per_gpu, request.gpu_fraction)
+        return _by_ray(space, request, processes, url, folder)
+    places = slots(request.count, request.threads, request.per_gpu, request.gpu_fraction, processes)
     if space.executor == "debug":
         place = places[0]
         return lambda study: Crew(DebugExecutor(url, study.id, place), _one_at_a_time(place), place.threads)
@@ -93,18 +94,19 @@ def _one_at_a_time(place: Slot) -> str:
     return f"one at a time in this process on {place.device}"
 
 
-def _by_ray(space: Space, request: Request, url: str, folder: Path) -> Callable[[Study], Crew]:
-    threads, cpus = cpu_request(space, request.threads)
+def _by_ray(space: Space, request: Request, processes: int, url: str, folder: Path) -> Callable[[Study], Crew]:
+    threads, cpus = cpu_request(space, request.threads, processes)
     plan = RayPlan(
         url=url,
         address=space.ray.address,
         count=request.count,
         threads=threads,
         cpus=cpus,
-        gpu_fraction=gpu_request(request.per_gpu, request.gpu_fraction),
+        gpu_fraction=gpu_request(request.per_gpu, request.gpu_fraction, processes),
         resources=space.ray.resources,
         preload=modules_of(space.trainer),
         folder=folder.resolve() / "ray",
+        processes=processes,
     )
     executor = RayExecutor(plan)
 

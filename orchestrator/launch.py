@@ -85,7 +85,7 @@ def run_search(console: Console, database: Database, search: Search) -> Ended:
         OrchestratorError: a cluster cannot be used, or the study has another space.
     """
     space = search.checked.space
-    crew = hire(space, search.request, database.url, search.runs_dir / (search.study or space.name))
+    crew = hire(search.checked, search.request, database.url, search.runs_dir / (search.study or space.name))
     opened = open_study(database, search.checked, name=search.study, trials=search.trials)
     return run_study(console, database, opened, crew(opened), search.runs_dir)
 

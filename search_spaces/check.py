@@ -27,6 +27,7 @@ from search_spaces.space import (
 from search_spaces.suggest import configure, suggest
 
 NARROW = "every combination must make a valid configuration: change the ranges, or add a condition (`when`)"
+PROCESSES = "training.processes"  # decides how many GPUs each worker has
 SHIPPED_TRAINER = "trainers:train"
 MAX_CONTEXTS = 64  # combinations of conditions under which the values of a parameter are tried
 TRIED_DRAWS = 64  # whole configurations drawn to see whether the parameters fit together
@@ -66,7 +67,9 @@ def check_parameters(parts: Parts, base: RunConfig | None) -> Iterator[Problem]:
         info = known_keys().get(key)
         if info is None:
             continue
-        if problem := _wrong_type(info, parameter, parts):
+        if key == PROCESSES:
+            yield Problem(parts.where(key), f"parameters: {key} is the same for all trials", "set it in `overrides`")
+        elif problem := _wrong_type(info, parameter, parts):
             yield problem
         elif base is not None and not circles:
             yield from _check_values(key, parameter, parts, base)

@@ -216,19 +216,19 @@ class Ray(Section):
     resources: dict[str, Positive] = Field(
         default_factory=dict, description="custom resource -> how much of it each trial takes"
     )
-    gpus_per_trial: Count = Field(
-        1, description="GPUs of each trial; more than one is refused, training has one device"
-    )
 
-    @field_validator("gpus_per_trial")
+    @model_validator(mode="before")
     @classmethod
-    def _is_one(cls, count: int) -> int:
-        if count > 1:
+    def _gpus_are_those_of_the_processes(cls, values: Any) -> Any:
+        """Take the key that studies of earlier versions have stored, always as 1."""
+        if not isinstance(values, Mapping) or "gpus_per_trial" not in values:
+            return values
+        if (count := values["gpus_per_trial"]) != 1:
             raise ValueError(
-                f"expected 1, got {count}: a trial trains on one GPU, training over several is not supported; "
-                "run several trials at once instead"
+                "gpus_per_trial follows from the configuration, with every executor: "
+                f"set training.processes to {count} in `overrides`, and remove it here"
             )
-        return count
+        return {key: value for key, value in values.items() if key != "gpus_per_trial"}
 
 
 class Checkpoints(Section):

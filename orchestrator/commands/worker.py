@@ -29,8 +29,14 @@ from orchestrator.storage.database import Database, is_transient, open_database,
 from orchestrator.storage.schema import require_tables
 from orchestrator.storage.study import require_row
 from orchestrator.workers.trial_process import OUR_TRAINER
+from search_spaces.space import CheckedSpace
 
 WATCH_SECONDS = 1.0
+
+
+def processes_of(database: Database, study: str) -> int:
+    """Return how many processes train a trial of a study, each on a GPU of its own."""
+    return CheckedSpace.from_json(require_row(database, study).space_json).base.training.processes
 
 
 def command(
@@ -51,7 +57,7 @@ def command(
     """
     console = Console(highlight=False)
     shares = shares_of(per_gpu, gpu_fraction)
-    places = slots(count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads"), **shares)
+    asked = count_or_auto(workers, "--workers"), count_or_auto(threads, "--threads")
     stop = threading.Event()
     signals: list[int] = []
 
@@ -65,6 +71,7 @@ def command(
     if found is not None:
         database, study_id = found
         refuse_other_machines(database)
+        places = slots(*asked, **shares, processes=1 if study is None else processes_of(database, study))
         console.print(
             f"{described(places)} for {f'study {study} of ' if study else ''}{database.masked_url}; "
             "Ctrl-C gives their trials back and leaves",

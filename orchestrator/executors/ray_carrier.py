@@ -83,20 +83,19 @@ def _settings(config: dict[str, Any]) -> WorkerSettings:
         raise StorageError(
             f"{database.masked_url} has another study '{config['study']}': {URL_VARIABLE} is a wrong one"
         )
-    return WorkerSettings(
-        database.url, found, place(config["threads"], config["gpu_fraction"]), tuple(config["preload"])
-    )
+    return WorkerSettings(database.url, found, place(config["threads"], config["gpus"]), tuple(config["preload"]))
 
 
-def place(threads: int, gpu_fraction: float) -> Slot:
-    """Return where the trials of this actor run: on the GPU that Ray has chosen, under its number on this machine.
+def place(threads: int, gpus: float) -> Slot:
+    """Return where the trials of this actor run: on the GPUs that Ray has chosen, under their numbers on this machine.
 
     Args:
         threads: CPU threads.
-        gpu_fraction: share of the GPU; 0 is a place on the CPU.
+        gpus: how many a trial takes, or the share of one; 0 is a place on the CPU.
     """
     given = ray.get_gpu_ids()
-    if not given or not gpu_fraction:
+    if not given or not gpus:
         return Slot("cpu", threads)
-    found = slots(1, threads, gpu_fraction=gpu_fraction)[0]  # of the GPUs that Ray lets this process see
-    return found if found.seat is not None else replace(found, device=f"cuda:{given[0]}")
+    shares: dict[str, Any] = {"processes": int(gpus)} if gpus > 1 else {"gpu_fraction": gpus}
+    found = slots(1, threads, **shares)[0]  # of the GPUs that Ray lets this process see
+    return found if found.seat is not None else replace(found, device=f"cuda:{','.join(map(str, given))}")

@@ -152,7 +152,7 @@ def _run_tune(plan: RayPlan, order: Serve, fleet: Fleet, rang: Callable[[], None
         scheduler=JobScheduler(fleet, rang),
         stop=JobStopper(fleet),
         callbacks=[CarrierNotes(fleet, rang)],
-        resources_per_trial=tune.PlacementGroupFactory([needs]),
+        resources_per_trial=tune.PlacementGroupFactory([needs], strategy="STRICT_PACK"),  # one node has it whole
         num_samples=-1,
         storage_path=str(plan.folder),
         trial_dirname_creator=lambda trial: f"carrier_{trial.trial_id}",
@@ -161,7 +161,7 @@ def _run_tune(plan: RayPlan, order: Serve, fleet: Fleet, rang: Callable[[], None
     )
 
 
-def _told_to_carriers(plan: RayPlan, order: Serve, gpu_fraction: float) -> dict[str, Any]:
+def _told_to_carriers(plan: RayPlan, order: Serve, gpus: float) -> dict[str, Any]:
     """Return what Ray sends, stores and shows: a URL with a password stays away from it."""
     is_secret = make_url(plan.url).password is not None or mask_credentials(plan.url) != plan.url
     path = [Path(part).resolve() for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
@@ -170,7 +170,7 @@ def _told_to_carriers(plan: RayPlan, order: Serve, gpu_fraction: float) -> dict[
         "study_id": order.study_id,
         "storage": "" if is_secret else plan.url,
         "threads": plan.threads,
-        "gpu_fraction": gpu_fraction,
+        "gpus": gpus,
         "preload": list(plan.preload),
         "folder": str(Path.cwd()),
         "path": [str(part) for part in path],

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import sys
-import threading
-from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
-from types import ModuleType
 
-_STARTING = threading.RLock()
+from trainers.processes import no_main_module
+
+__all__ = ["accept_sigterm", "ensure_forkserver", "no_main_module"]
 
 
 def ensure_forkserver() -> None:
@@ -31,19 +28,3 @@ def ensure_forkserver() -> None:
 def accept_sigterm() -> None:
     """Take SIGTERM in a process that a fork server has made; one that came before its handler was set comes now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-@contextlib.contextmanager
-def no_main_module() -> Iterator[None]:
-    """Keep multiprocessing from running this program's main script again in a process that is started.
-
-    Nothing of it is needed there, importing a command line anew costs each trial half a second, and a script without
-    `if __name__ == "__main__"` would start its search once more. Threads that start processes wait for one another.
-    """
-    with _STARTING:
-        main_module = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main_module

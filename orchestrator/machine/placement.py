@@ -27,11 +27,13 @@ class Seat:
         gpu: the GPU's UUID: two containers of one machine may both call theirs "cuda:0".
         memory_mb: all of the GPU's memory.
         share_mb: what a trial counts for whose need nobody has measured.
+        gpus: GPUs of a trial there, of which this is the first; a group of several is one worker's alone.
     """
 
     gpu: str
     memory_mb: float
     share_mb: float
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ import json
 import platform
 import runpy
 import subprocess
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property
 from importlib.metadata import distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from orchestrator.machine.slots import gpus
+from orchestrator.machine.slots import Gpu, gpus
 
 HERE = Path(__file__).resolve()
 CODE = ("*.py", "*.yaml")  # files of a checkout that decide what a trial does
@@ -62,9 +64,11 @@ def provenance(device: str) -> Provenance:
     """Describe this process's code, packages and device; computed once per worker.
 
     Args:
-        device: "cpu" or "cuda:N".
+        device: "cpu", "cuda:N" or "cuda:N,M".
     """
-    gpu = next((gpu for gpu in gpus() if gpu.device == device), None)
+    numbers = device.removeprefix("cuda:").split(",")
+    used = [gpu for gpu in gpus() if gpu.device.removeprefix("cuda:") in numbers]
+    gpu = used[0] if used else None
     packages = {item.metadata["Name"]: item.version for item in distributions()}
     commit = _commit()
     return Provenance(
@@ -73,12 +77,18 @@ def provenance(device: str) -> Provenance:
         python=platform.python_version(),
         torch=version("torch"),
         packages=packages,
-        device_name=gpu.name if gpu else cpu_name(),
+        device_name=_name_of(used) if used else cpu_name(),
         driver=gpu.driver if gpu else None,
         platform=platform.platform(),
         cuda=_cuda(),
         cudnn=next((number for name, number in packages.items() if name.startswith("nvidia-cudnn-cu")), None),
     )
+
+
+def _name_of(used: Sequence[Gpu]) -> str:
+    """Return the names of GPUs, equal ones once: "2 x NVIDIA H100"."""
+    counts = Counter(gpu.name for gpu in used)
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
 
 
 def cpu_name() -> str:

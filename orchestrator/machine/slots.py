@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.errors import OrchestratorError
 from orchestrator.machine.placement import Seat
 
 MOST_CPU_WORKERS = 8
@@ -35,7 +36,7 @@ class Slot:
     """A place for one worker.
 
     Args:
-        device: "cpu" or "cuda:N".
+        device: "cpu", "cuda:N", or "cuda:N,M" for trials of two processes.
         threads: CPU threads of a trial there.
         seat: its share of the GPU; None on the CPU.
     """
@@ -87,6 +88,7 @@ def slots(
     threads: int | Literal["auto"] = "auto",
     per_gpu: int | None = None,
     gpu_fraction: float | None = None,
+    processes: int = 1,
 ) -> list[Slot]:
     """Share this machine out.
 
@@ -95,19 +97,63 @@ def slots(
         threads: CPU threads of each; "auto" shares the cores out so that nothing is oversubscribed.
         per_gpu: trials at once on each GPU; None takes one, or as many as `gpu_fraction` says.
         gpu_fraction: share of a GPU's memory that a trial counts for until one like it has been measured, in (0, 1].
+        processes: that train a trial together; each has a whole GPU of its own where there are any.
 
     Returns:
         One slot per worker; with GPUs the workers go round them.
+
+    Raises:
+        OrchestratorError: there are fewer GPUs than processes, or such a trial shall have shares of GPUs.
     """
     found = gpus()
+    if processes > 1 and found:
+        return _groups(found, workers, threads, processes, shared=bool(per_gpu or gpu_fraction))
     on_each = per_gpu or (math.floor(1.0 / gpu_fraction + 1e-9) if gpu_fraction else 1)
-    count = workers if workers != "auto" else len(found) * on_each or min(cpu_cores(), MOST_CPU_WORKERS)
+    on_cores = max(1, min(cpu_cores() // processes, MOST_CPU_WORKERS))
+    count = workers if workers != "auto" else len(found) * on_each or on_cores
     each = threads if threads != "auto" else max(1, cpu_cores() // max(count, 1))
     if not found:
         return [Slot("cpu", each)] * count
     fraction = gpu_fraction or 1.0 / (per_gpu or math.ceil(count / len(found)))
     chosen = [found[number % len(found)] for number in range(count)]
     return [Slot(gpu.device, each, Seat(gpu.uuid, gpu.memory_mb, fraction * gpu.memory_mb)) for gpu in chosen]
+
+
+def _groups(
+    found: Sequence[Gpu], workers: int | Literal["auto"], threads: int | Literal["auto"], size: int, *, shared: bool
+) -> list[Slot]:
+    """Return slots of several whole GPUs each; no GPU is in two of them."""
+    if shared:
+        raise OrchestratorError(refused_shares(size))
+    whole = len(found) // size
+    if not whole or (workers != "auto" and workers > whole):
+        wanted = f"{workers} trials at once" if whole else "a trial"
+        raise OrchestratorError(
+            f"{wanted} of {size} processes (training.processes) need a GPU for each, and this machine has "
+            f"{len(found)}: lower {'--workers or ' if whole else ''}training.processes"
+        )
+    count = whole if workers == "auto" else workers
+    each = threads if threads != "auto" else max(1, cpu_cores() // count)
+    groups = [found[number * size : (number + 1) * size] for number in range(count)]
+    return [Slot(names_of(group), each, _seat_of(group)) for group in groups]
+
+
+def names_of(group: Sequence[Gpu]) -> str:
+    """Return GPUs as one device: "cuda:0,1"."""
+    return f"cuda:{','.join(gpu.device.removeprefix('cuda:') for gpu in group)}"
+
+
+def refused_shares(processes: int) -> str:
+    """Return why trials of several processes take no shares of GPUs."""
+    return (
+        f"a trial of {processes} processes (training.processes) takes as many whole GPUs: "
+        "leave out per_gpu and gpu_fraction"
+    )
+
+
+def _seat_of(group: Sequence[Gpu]) -> Seat:
+    first = group[0]
+    return Seat(first.uuid, first.memory_mb, float(first.memory_mb), len(group))
 
 
 def described(places: Sequence[Slot]) -> str:

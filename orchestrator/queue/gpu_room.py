@@ -15,6 +15,8 @@ OPEN_STATES = (JobState.PENDING, JobState.LEASED)
 def fitting(connection: Connection, seat: Seat | None) -> ColumnElement[bool] | None:
     """Return the condition under which a pending job may start at a place, by `orchestrator.machine.placement`.
 
+    A trial of several processes needs a place with as many GPUs, and others leave such a place alone.
+
     Workers of one GPU wait here for each other's transactions to end: each sees what the one before it has taken.
 
     Args:
@@ -26,14 +28,16 @@ def fitting(connection: Connection, seat: Seat | None) -> ColumnElement[bool] | 
     """
     if seat is None:
         return None
+    as_many = func.coalesce(JobRow.config["training", "processes"].as_integer(), 1) == seat.gpus
     if connection.dialect.name == "postgresql":  # on SQLite the transaction itself is the lock
         key = int.from_bytes(hashlib.sha256(seat.gpu.encode()).digest()[:8], "big", signed=True)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
     running = _running(connection, seat.gpu)
     if not running:
-        return None
+        return as_many
     peaks = _peaks(connection)
-    return _condition(room(seat, running, peaks), set(peaks))
+    fits = _condition(room(seat, running, peaks), set(peaks))
+    return as_many if fits is None else and_(as_many, fits)
 
 
 def _condition(free: Room, measured: set[Shape]) -> ColumnElement[bool] | None:

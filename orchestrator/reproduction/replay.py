@@ -12,7 +12,7 @@ from typing import Any
 from configs.resolve import config_hash, from_dict
 from orchestrator.errors import ReplayError
 from orchestrator.machine.provenance import provenance
-from orchestrator.machine.slots import gpus
+from orchestrator.machine.slots import gpus, names_of
 from orchestrator.reading.labels import end_text
 from orchestrator.reproduction.stored_trial import StoredTrial
 from orchestrator.workers.trial_process import TrialSpec, load_trainer, write_config
@@ -168,12 +168,14 @@ def same_kind_of_device(recorded: str) -> str:
     """Return a device of this machine of the kind that a trial ran on; the CPU where there is none.
 
     Args:
-        recorded: "cpu" or "cuda:N".
+        recorded: "cpu", "cuda:N", or "cuda:N,M" of a trial of two processes.
     """
-    here = [gpu.device for gpu in gpus()]
+    here = gpus()
     if not recorded.startswith("cuda") or not here:
         return "cpu"
-    return recorded if recorded in here else here[0]
+    numbers = recorded.removeprefix("cuda:").split(",")
+    same = [gpu for gpu in here if gpu.device.removeprefix("cuda:") in numbers]
+    return names_of(same if len(same) == len(numbers) else here[: len(numbers)])
 
 
 def changes(trial: StoredTrial, device: str, facts: RunFacts | None) -> Iterator[str]:

@@ -51,7 +51,7 @@ class Attempt:
     Args:
         database: where everything is written.
         held: the claim.
-        device: "cpu" or "cuda:N".
+        device: "cpu", "cuda:N", or "cuda:N,M" for trials of two processes.
         handles: give the process it runs in.
     """
 

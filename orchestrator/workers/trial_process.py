@@ -26,11 +26,20 @@ from configs.problems import SpikebenchError
 from configs.schema import RunConfig
 from orchestrator.errors import TrainerNotFoundError
 from orchestrator.machine.forkserver import accept_sigterm
-from orchestrator.queue.endings import EXIT_OOM, EXIT_PREEMPTED, peak_memory_mb, peak_rss_mb, reason_of_error
+from orchestrator.queue.endings import (
+    EXIT_OOM,
+    EXIT_PREEMPTED,
+    kernel_kills,
+    peak_memory_mb,
+    peak_rss_mb,
+    reason_of_error,
+    reason_of_exit,
+)
 from orchestrator.storage.tables import EndReason
 from trainers.protocol import (
     EpochReport,
     Outcome,
+    ProcessLostError,
     Result,
     RunFacts,
     SavedCheckpoint,
@@ -53,7 +62,7 @@ class TrialSpec:
         config: the resolved configuration.
         trainer: "module:function".
         run_dir: folder of the trial; the log and the checkpoints go there. A checkpoint that is there is gone on from.
-        device: "cpu" or "cuda:N"; the process sees no other GPU.
+        device: "cpu", "cuda:N", or "cuda:N,M" for a trial of two processes; it sees no other GPU.
         threads: CPU threads.
         attempt: number of the attempt at the trial.
     """
@@ -158,12 +167,16 @@ def main(pipe: Connection, lifeline: Connection) -> None:
 
 def run(spec: TrialSpec, reporter: PipeReporter) -> TrialEnd:
     """Train as the specification says and put whatever happens into an end reason."""
+    killed = kernel_kills()
     try:
         trainer = load_trainer(spec.trainer)
         config = RunConfig.model_validate(spec.config)
         more = {"attempt": spec.attempt} if "attempt" in inspect.signature(trainer).parameters else {}
         start = _newest_checkpoint(spec.run_dir, spec.attempt)
         return _end_of(trainer(config, reporter, start, run_dir=spec.run_dir, threads=spec.threads, **more))
+    except ProcessLostError as error:  # as if it had been the trial's only process
+        reason, how = reason_of_exit(error.exitcode, kernel_killed=kernel_kills() > killed)
+        return TrialEnd(reason, f"{error}: {how}")
     except Exception as error:  # whatever a trainer raises ends one trial, never the worker
         with contextlib.suppress(OSError):
             traceback.print_exc()

@@ -61,7 +61,7 @@ class Scene:
         """Run the study to its end, or until something is true, and interrupt it then as Ctrl-C does."""
         section = self.space.space.workers
         request = Request(section.count, section.threads, section.per_gpu, section.gpu_fraction)
-        crew = hire(self.space.space, request, self.database.url, self.folder / "runs" / "tiny")
+        crew = hire(self.space, request, self.database.url, self.folder / "runs" / "tiny")
         study = open_study(self.database, self.space)
         made = crew(study)
         ask_tell = AskTell(self.database, study, self.folder / "runs", made.threads)

@@ -168,6 +168,10 @@ def test_mistakes_of_the_space_its_base_and_the_command_line_come_together(folde
             "training.seed: {type: int, low: 1, high: 2, when: {training.seed: [1]}}",
             "training.seed: its conditions lead back to itself",
         ),
+        (
+            "training.processes: {type: categorical, choices: [1, 2]}",
+            "parameters: training.processes is the same for all trials (set it in `overrides`)",
+        ),
         ("data.batch_size: {type: int, low: 0, high: 8}", "training.batch_size: expected a number >= 1, got 0"),
         (
             "encoder.kernel_size: {type: int, low: 3, high: 4}",

@@ -16,6 +16,9 @@ from ray_clusters import cluster, warnings_of_ray_are_ignored
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.executors.ray_plan import RayPlan, carried, cpu_request, gpu_request
+from orchestrator.machine import slots as slots_module
+from orchestrator.machine.placement import Seat
+from orchestrator.machine.slots import Gpu, Slot
 from orchestrator.storage.tables import StudyState
 from search_spaces.space import Ray, Space
 
@@ -53,6 +56,40 @@ class TestRayExecutor(ExecutorContract):
             devices = scene.query("SELECT device FROM sb_workers")
             assert {device for (device,) in devices} <= {"cuda:0", "cuda:1"}
             assert len(devices) <= 4
+        finally:
+            scene.close()
+
+    def test_a_trial_of_two_processes_asks_for_two_gpus_of_one_node(self, tmp_path: Path, ray_address: str) -> None:
+        scene = Scene(
+            tmp_path,
+            {"executor": "ray", "ray": {"address": ray_address}},
+            trainer="varied_trainer:vary",
+            budget={"trials": 3},
+            workers={"count": "auto", "threads": 2},
+            overrides={"loss.name": "ce_ss", "training.epochs": 30, "training.processes": 2},
+        )
+        try:
+            assert scene.run() is StudyState.COMPLETE
+            seen = {path.read_text().strip() for path in tmp_path.glob("runs/tiny/trial_*/devices.txt")}
+            assert {frozenset(devices.split(",")) for devices in seen} == {frozenset("01")}
+            devices = {device for (device,) in scene.query("SELECT device FROM sb_workers")}
+            assert devices <= {"cuda:0,1", "cuda:1,0"}
+        finally:
+            scene.close()
+
+    def test_two_processes_train_a_trial_on_cpus(self, tmp_path: Path, ray_address: str) -> None:
+        scene = Scene(
+            tmp_path,
+            {"executor": "ray", "ray": {"address": ray_address}},
+            budget={"trials": 1},
+            workers={"count": 1, "threads": 2},
+            overrides={"loss.name": "ce_ss", "training.epochs": 2, "training.processes": 2, "training.device": "cpu"},
+        )
+        try:
+            assert scene.run() is StudyState.COMPLETE
+            assert scene.query("SELECT end_reason, effective_batch, micro_batch FROM sb_attempts") == [
+                ("finished", 128, 64)
+            ]
         finally:
             scene.close()
 
@@ -104,9 +141,32 @@ def test_a_cluster_that_does_not_answer_is_said_in_one_line(tmp_path: Path) -> N
     assert time.monotonic() - began < 60
 
 
-def test_training_over_several_gpus_is_refused() -> None:
-    with pytest.raises(ValueError, match="a trial trains on one GPU"):
-        Ray(gpus_per_trial=2)
+def test_the_gpus_of_a_trial_follow_from_its_processes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"set training\.processes to 2 in `overrides`"):
+        Ray.model_validate({"gpus_per_trial": 2})
+    assert Ray.model_validate({"gpus_per_trial": 1}) == Ray()  # as earlier versions have stored it
+    assert cpu_request(Space.model_construct(ray=Ray()), "auto", 4) == (4, 4.0)
+    assert cpu_request(Space.model_construct(ray=Ray()), 2, 4) == (2, 2.0)
+    plan = RayPlan("sqlite:///x", "local", "auto", 4, 4.0, gpu_request(None, None, 4), {}, (), tmp_path, processes=4)
+    needs = plan.needs(cluster_has_gpus=True)
+    assert needs == {"CPU": 4.0, "GPU": 4.0}
+    assert plan.needs(cluster_has_gpus=False) == {"CPU": 4.0}
+    assert carried(needs, [{"CPU": 64.0, "GPU": 8.0}, {"CPU": 64.0, "GPU": 3.0}]) == 2  # one node has a trial whole
+    with pytest.raises(OrchestratorError, match="takes as many whole GPUs"):
+        gpu_request(None, 0.5, 2)
+
+
+def test_a_carrier_has_all_gpus_that_ray_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="install the extra `ray`")
+    from orchestrator.executors import ray_carrier
+
+    monkeypatch.setattr(ray_carrier.ray, "get_gpu_ids", lambda: [5, 2])
+    monkeypatch.setattr(slots_module, "gpus", lambda: ())
+    assert ray_carrier.place(4, 2.0).device == "cuda:5,2"  # no nvidia-smi knows them
+    assert ray_carrier.place(4, 0.0).device == "cpu"
+    seen = tuple(Gpu(f"cuda:{number}", "H100", 1000, "570", f"GPU-{number}") for number in (5, 2))
+    monkeypatch.setattr(slots_module, "gpus", lambda: seen)
+    assert ray_carrier.place(4, 2.0) == Slot("cuda:5,2", 4, Seat("GPU-5", 1000, 1000.0, 2))
 
 
 @pytest.mark.parametrize(

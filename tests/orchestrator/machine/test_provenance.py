@@ -12,6 +12,7 @@ import torch
 
 from orchestrator.machine import provenance as module
 from orchestrator.machine.provenance import Provenance, provenance
+from orchestrator.machine.slots import Gpu
 from orchestrator.storage.tables import EnvironmentRow
 
 
@@ -56,6 +57,16 @@ def test_the_packages_and_the_build_of_torch_are_those_of_this_process() -> None
     assert {"torch", "optuna", "spikingjelly"} <= found.packages.keys()
     assert found.device_name
     assert found.driver is None
+
+
+def test_all_gpus_of_a_trial_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tuple(Gpu(f"cuda:{n}", name, 1000, "570") for n, name in enumerate(("H100", "H100", "A100", "H100")))
+    monkeypatch.setattr(module, "gpus", lambda: there)
+    provenance.cache_clear()
+    found = {device: provenance(device).device_name for device in ("cuda:1", "cuda:0,3", "cuda:1,2")}
+    assert found == {"cuda:1": "H100", "cuda:0,3": "2 x H100", "cuda:1,2": "H100, A100"}
+    assert provenance("cuda:0,3").driver == "570"
+    provenance.cache_clear()
 
 
 def test_a_clean_checkout_has_a_commit_and_no_dirty_hash(checkout: Path) -> None:

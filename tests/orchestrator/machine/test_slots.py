@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.errors import OrchestratorError
 from orchestrator.machine import slots as module
 from orchestrator.machine.placement import Seat
 from orchestrator.machine.slots import Gpu, Slot, cpu_cores, described, gpus, slots
@@ -54,6 +55,28 @@ def test_workers_go_round_the_gpus_and_share_their_memory(asked: dict[str, Any],
     found = slots(**asked)
     assert [slot.device for slot in found] == [f"cuda:{digit}" for digit in devices]
     assert [slot.seat.share_mb for slot in found if slot.seat] == pytest.approx([share * 81559] * len(devices))
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_trials_of_several_processes_take_groups_of_whole_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cpu_cores", lambda: 16)
+    assert slots(processes=2) == [Slot("cuda:0,1", 16, Seat("GPU-aaa", 81559, 81559.0, 2))]
+    five = tuple(Gpu(f"cuda:{number}", "H100", 1000, "570", f"GPU-{number}") for number in (4, 3, 0, 1, 2))
+    monkeypatch.setattr(module, "gpus", lambda: five)
+    assert [slot.device for slot in slots(processes=2)] == ["cuda:4,3", "cuda:0,1"]
+    assert [slot.device for slot in slots(1, 3, processes=4)] == ["cuda:4,3,0,1"]
+    with pytest.raises(OrchestratorError, match=r"a trial of 6 processes .* this machine has 5: lower training"):
+        slots(processes=6)
+    with pytest.raises(OrchestratorError, match=r"3 trials at once of 2 processes .* has 5: lower --workers or"):
+        slots(3, processes=2)
+    with pytest.raises(OrchestratorError, match="as many whole GPUs: leave out per_gpu"):
+        slots(processes=2, per_gpu=2)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_processes_of_a_trial_share_its_cores() -> None:
+    assert slots(processes=3) == [Slot("cpu", 3)] * 4
+    assert slots(processes=30) == [Slot("cpu", 12)]
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import insert, update
@@ -126,3 +127,13 @@ def test_workers_that_ask_at_once_never_overfill_a_gpu(any_url: str) -> None:
         process.join()
     assert sum(number is not None for number in taken) == 2
     database.engine.dispose()
+
+
+def test_trials_of_several_processes_wait_for_as_many_gpus(database: Database) -> None:
+    seed(database, "x", "x")
+    with database.begin() as connection:
+        several = {"training": {"processes": 2}}
+        connection.execute(update(JobRow).where(JobRow.trial_number == 0).values(config=several))
+    pair = replace(worker("pair"), seat=Seat("GPU-b", MEMORY, MEMORY, gpus=2))
+    assert numbers(take(database, worker("a")), take(database, worker("b"))) == [1, None]
+    assert numbers(take(database, pair)) == [0]

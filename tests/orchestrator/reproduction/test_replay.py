@@ -18,6 +18,8 @@ from configs.schema import RunConfig
 from orchestrator.cli import main
 from orchestrator.errors import ReplayError, StudyNotFoundError, TrialNotFoundError
 from orchestrator.machine.provenance import provenance
+from orchestrator.machine.slots import Gpu
+from orchestrator.reproduction import replay as replay_module
 from orchestrator.reproduction.replay import (
     Difference,
     Replay,
@@ -26,6 +28,7 @@ from orchestrator.reproduction.replay import (
     environment_changes,
     fresh_folder,
     replay,
+    same_kind_of_device,
 )
 from orchestrator.reproduction.stored_trial import StoredTrial, read_trial
 from orchestrator.storage.database import Database
@@ -222,6 +225,18 @@ def test_what_has_changed_is_named(database: Database) -> None:
 
 def test_an_attempt_that_ended_before_it_told_its_surroundings_says_nothing() -> None:
     assert list(environment_changes({}, provenance("cpu").columns())) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "device"),
+    [("cpu", "cpu"), ("cuda:2", "cuda:2"), ("cuda:9", "cuda:1"), ("cuda:1,2", "cuda:1,2"), ("cuda:2,9", "cuda:1,2")],
+)
+def test_a_replay_takes_as_many_gpus(monkeypatch: pytest.MonkeyPatch, recorded: str, device: str) -> None:
+    there = tuple(Gpu(f"cuda:{number}", "H100", 1000, "570") for number in (1, 2, 3))
+    monkeypatch.setattr(replay_module, "gpus", lambda: there)
+    assert same_kind_of_device(recorded) == device
+    monkeypatch.setattr(replay_module, "gpus", lambda: ())
+    assert same_kind_of_device(recorded) == "cpu"
 
 
 def test_a_replay_never_goes_on_from_another(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ class DisturbedStudy:
 
         def living() -> int | None:
             pid = self.wait_for(sql)
-            return int(pid) if _lives(int(pid)) else None  # of one that is dead the database has yet to hear
+            return int(pid) if lives(int(pid)) else None  # of one that is dead the database has yet to hear
 
         return int(self.wait_until(living, f"a living {kind}"))
 
@@ -202,7 +202,8 @@ class DisturbedStudy:
         return found
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Tell whether a process has not ended."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

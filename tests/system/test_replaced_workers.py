@@ -9,7 +9,7 @@ from pathlib import Path
 import leash
 import psutil
 import pytest
-from studies import DisturbedStudy
+from studies import DisturbedStudy, lives
 
 from configs.resolve import from_dict
 from trainers import checkpoint
@@ -80,3 +80,24 @@ def test_late_writes_and_checkpoints_of_a_worker_that_slept_do_not_count(any_url
     whole = Keeper()
     train(from_dict(checkpoint.load(newest)["config"]), whole, threads=1)
     assert [timeless(metrics) for metrics in study.curves()[0]] == whole.curve
+
+
+def test_a_trial_that_outlives_its_killed_worker_changes_nothing(any_url: str, tmp_path: Path) -> None:
+    study = DisturbedStudy(tmp_path, any_url, trials=1, epochs=EPOCHS)
+    study.tie(3)
+    study.start()
+    study.wait_for("SELECT count(*) = 3 FROM sb_epochs")
+    study.wait_until(lambda: study.standing(3), "the trial stands")
+    trial = study.process_of("trial")
+    ((worker,),) = study.query("SELECT sb_workers.pid FROM sb_attempts JOIN sb_workers ON sb_workers.id = worker")
+    os.kill(trial, signal.SIGSTOP)  # it does not see that its worker has gone
+    os.kill(worker, signal.SIGKILL)
+    study.tie(6)
+    study.wait_for("SELECT count(*) = 6 FROM sb_epochs WHERE attempt = 2")
+    os.kill(trial, signal.SIGCONT)
+    study.wait_until(lambda: not lives(trial), "the end of the first attempt's process")
+    study.untie()
+    assert "is complete: 1 of 1" in study.finish()
+    study.assert_whole()
+    assert study.attempts() == {0: ["lost", "finished"]}
+    assert study.repeated() == {0: [0]}

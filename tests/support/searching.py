@@ -124,7 +124,7 @@ def exit_code(folder: Path, process: subprocess.Popen[bytes], timeout: float = 1
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        raise AssertionError(f"{process.args} did not end:\n{printed(folder)}") from None
+        raise AssertionError(f"{process.args!r} did not end:\n{printed(folder)}") from None
 
 
 def tie(folder: Path, epochs: int) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from same_bits import assert_same_bits
 from torch import nn
 
-from configs.resolve import to_dict
+from configs.resolve import resolve, to_dict
 from trainers import checkpoint
 from trainers.determinism import derive_seed
 from trainers.distributed import Team, team_of
@@ -122,6 +122,21 @@ def test_a_run_of_two_that_was_preempted_equals_the_unbroken_one(quick, recorder
     result = train(config, report, cut.checkpoint.path, run_dir=run_dir, threads=2)
     assert report.numbers() == unbroken.numbers()
     assert_same_bits(result.checkpoint.path, last)
+
+
+def test_transformers_with_all_that_can_be_switched_on_go_on_as_well(recorder, tmp_path) -> None:
+    """Blocks computed again, weights that take no part, mixed precision, accumulation, averaged weights."""
+    words = {
+        "data.val_fraction": 0.1, "data.test_fraction": 0.7, "augmentation.mixup": 0.5,
+        "training.epochs": 1, "training.processes": 2, "training.batch_size": 64, "training.accumulation_steps": 2,
+        "training.memory": "checkpoint", "training.amp": "bf16", "training.ema_decay": 0.9, "training.device": "cpu",
+    }  # fmt: skip
+    config = resolve("sdt/sdt_digits", [f"{key}={value}" for key, value in words.items()]).config
+    whole = train(config, recorder(), run_dir=tmp_path / "whole", threads=2).checkpoint
+    cut = train(config, recorder(Verdict.PREEMPT, at=2), run_dir=tmp_path / "cut", threads=2).checkpoint
+    assert cut.step == 4
+    again = train(config, recorder(), cut.path, run_dir=tmp_path / "cut", threads=2).checkpoint
+    assert_same_bits(again.path, whole.path)
 
 
 def test_slices_draw_other_numbers(quick, run_dir, recorder) -> None:

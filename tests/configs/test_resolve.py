@@ -162,7 +162,7 @@ def test_every_mistake_is_told_at_once_with_its_file_and_line(tmp_path: Path) ->
         "child.yaml:7: unknown key 'omega' in 'loss' (it is a key of loss 'ce_ss'; loss.name is 'cross_entropy')",
         "child.yaml:8: training.batch_size: expected an integer, got 2.5",
         "child.yaml:8: training.seed: expected an integer, got true",
-        "child.yaml:8: training.device: expected text that matches ^(auto|cpu|cuda(:\\d+)?|mps)$, got 'gpu'",
+        "child.yaml:8: training.device: expected text that matches ^(auto|cpu|cuda(:\\d+(,\\d+)*)?|mps)$, got 'gpu'",
         "child.yaml:8: training.amp: expected 'off', 'fp16' or 'bf16', got 'fp8'",
         "child.yaml:8: training.deterministic: expected true or false, got 1",
         "child.yaml:9: optimizer.betas: expected a longer list, got [0.9]",

@@ -96,7 +96,6 @@ def test_two_processes_train_to_the_numbers_of_one(quick, recorder) -> None:
         "batch_size": 64,
         "accumulation_steps": 2,
         "ema_decay": 0.9,
-        "clip_grad_norm": 0.5,
     }
     one, two = recorder(), recorder()
     train(quick(**sections), one, threads=1)

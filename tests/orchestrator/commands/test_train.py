@@ -79,7 +79,7 @@ def test_an_earlier_run_is_not_overwritten_but_can_be_finished(here, capsys) -> 
 
 def test_resuming_with_another_configuration_keeps_the_runs_own(here, capsys) -> None:
     assert run("--config", "small.yaml", "--run-dir", "r") == 0
-    assert run("--config", "small.yaml", "--run-dir", "r", "--resume", "--training.epochs", "5") == 1
+    assert run("--config", "small.yaml", "--run-dir", "r", "--resume", "--training.epochs", "5") == 2
     assert "training.epochs is 2 there and 5 here" in capsys.readouterr().err
     assert resolve("r/config.yaml").config.training.epochs == 2
 
@@ -91,7 +91,7 @@ def test_wrong_input_is_one_clear_message(here, capsys) -> None:
     (here / "file").write_text("")
     assert run("--config", "small.yaml", "--run-dir", "file/run") == 1
     assert "cannot write file/run/config.yaml: Not a directory" in capsys.readouterr().err
-    assert run("--config", "small.yaml", "--data.name", "mnist_files", "--run-dir", "m") == 1
+    assert run("--config", "small.yaml", "--data.name", "mnist_files", "--run-dir", "m") == 2
     assert "--data.data_dir" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ from trainers.training import train
 
 pytestmark = pytest.mark.system
 
-EPOCHS = 20
+EPOCHS = 6
 SAYS_NOTHING_OF_TIME = ("epoch_seconds",)
 
 
@@ -39,6 +39,7 @@ def disturb(folder: Path, attempt: int, number: signal.Signals) -> None:
 def test_a_disturbed_trial_of_two_processes_has_the_numbers_of_an_undisturbed_one(tmp_path: Path) -> None:
     space = write_space(
         tmp_path,
+        trainer="gated_trainer:train",
         budget={"trials": 1},
         workers={"count": 1, "threads": 2},
         overrides={

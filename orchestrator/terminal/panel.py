@@ -143,7 +143,7 @@ def front_table(study: StudyView, front: TrialFront, lines: int, width: int) -> 
     if not front.trials:
         return None
     single = len(study.objectives) == 1
-    title = f"Front, {len(front.trials)} trials" if not single else "Best"
+    title = "Best" if single else f"Front, {len(front.trials)} trial{'s' if len(front.trials) > 1 else ''}"
     if not front.feasible:
         title = "No trial keeps the constraints; nearest"
     table = _table(title)

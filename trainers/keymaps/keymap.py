@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainers.protocol import CheckpointError
 
+LAST_PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 MOST_NAMED = 12  # keys of one kind that a message names
 NEAR = 0.6  # likeness from which a key is offered for another
 OTHER_BLOCK = 0.3  # taken off the likeness of keys of another block or stage
@@ -122,25 +123,28 @@ def _fitted(value: Tensor, wanted: Tensor) -> Tensor | None:
 def nearest_key(name: str, keys: Iterable[str]) -> str | None:
     """Return the key that most likely is what another code base calls a parameter, or None where none is like it.
 
-    How parts are parted says nothing: `attn.qconv`, `attn.q_conv` and `attn.q.conv` are alike. Only the last part has
-    to be the same, a weight is no bias.
+    How parts are parted says nothing: `attn.qconv`, `attn.q_conv` and `attn.q.conv` are alike. The last part must not
+    be that of another parameter, a weight is no bias; misspelt it may be.
 
     Args:
         name: the parameter's name.
         keys: those that it is looked for in.
     """
     last = name.rpartition(".")[2]
-    matcher = SequenceMatcher(autojunk=False)
-    matcher.set_seq2(_bare(name))
     best: tuple[float, str] | None = None
     for key in keys:
-        if key.rpartition(".")[2] != last:
+        of = key.rpartition(".")[2]
+        if of != last and of in LAST_PARTS:
             continue
-        matcher.set_seq1(_bare(key))
-        likeness = matcher.ratio() - OTHER_BLOCK * (_block(key) != _block(name))
+        likeness = max(_likeness(key, name), _likeness(_bare(key), _bare(name)))
+        likeness -= OTHER_BLOCK * (_block(key) != _block(name))
         if likeness >= NEAR and (best is None or likeness > best[0]):
             best = likeness, key
     return best and best[1]
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 def _bare(key: str) -> str:

@@ -54,10 +54,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
 
-# Three workers, a file each at a time: many tests wait for processes they have started, so two cores are not too few.
+# Two workers, a file each at a time: many tests wait for processes they have started.
 .PHONY: test
 test: lint
-	$(BIN)/pytest --numprocesses 3 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 # Pins everything that pip resolves today, keeping the comments; run it with Python 3.11.
 .PHONY: constraints

@@ -81,7 +81,7 @@ def dump(url: str) -> str:
 @pytest.mark.parametrize(
     "mlflow_uri",
     [
-        "postgresql://me:${TRACKING_PASSWORD}@127.0.0.1:1/mlflow",
+        "http://me:${TRACKING_PASSWORD}@127.0.0.1:1/",
         f"http://me:{PLAIN_PASSWORD}@127.0.0.1:1/",
         f"postgresql://127.0.0.1:1/mlflow?user=me&password={PLAIN_PASSWORD}",
     ],
